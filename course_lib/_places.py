@@ -42,6 +42,8 @@ class Frame(NamedTuple):
     @property
     def is_the_readers(self) -> bool:
         """Whether the reader wrote it: not the standard library, not a package, not ours."""
+        if cell_name(self.filename):  # "<ipython-input-…>" in a terminal
+            return True
         return not self.filename.startswith((*_LIBRARIES, _OURS, "<"))
 
     @property

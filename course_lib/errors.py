@@ -124,8 +124,8 @@ class RankError(RuntimeError):
             more = self.cause.message.rstrip().splitlines()[1:]
             tail = more[-min(4, max(0, room - 4)) :] if room > 4 else []
             lines.append(f"Traceback of rank {self.cause.rank}:")
-            lines += excerpt(self.cause.frames, room - len(tail))
-            lines += [f"  {_clip(line.rstrip())}" for line in tail]
+            lines += map(_clip, excerpt(self.cause.frames, room - len(tail)))
+            lines += [_clip(f"  {line.rstrip()}") for line in tail]
         return "\n".join(lines)
 
     def _render_traceback_(self) -> list[str]:

@@ -22,6 +22,7 @@ _send: Callable[[str, Any], None] | None = None
 _metrics: dict[str, Any] = {}
 _metrics_sent = 0.0
 _bar: tqdm | None = None  # the bar drawn here, when there is no kernel to send to
+_bar_is_sent = False  # whether this rank is inside a bar that the kernel draws
 
 
 def progress(iterable: Iterable[T], desc: str = "", total: int | None = None) -> Iterator[T]:
@@ -37,6 +38,7 @@ def progress(iterable: Iterable[T], desc: str = "", total: int | None = None) ->
     Yields:
         The items, unchanged.
     """
+    global _bar_is_sent
     if total is None:
         try:
             total = len(iterable)  # type: ignore[arg-type]
@@ -45,6 +47,10 @@ def progress(iterable: Iterable[T], desc: str = "", total: int | None = None) ->
     if _send is None:
         yield from _plain_bar(iterable, desc, total)
         return
+    if _bar_is_sent:
+        yield from iterable
+        return
+    _bar_is_sent = True
     last, n = 0.0, 0
     _send("bar", (desc, 0, total, False))
     try:
@@ -55,6 +61,7 @@ def progress(iterable: Iterable[T], desc: str = "", total: int | None = None) ->
                 last = now
                 _send("bar", (desc, n, total, False))
     finally:
+        _bar_is_sent = False
         flush()
         _send("bar", (desc, n, total, True))
 

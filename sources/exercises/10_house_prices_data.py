@@ -27,7 +27,7 @@ def fill_gaps(column: pd.Series, train_rows: np.ndarray) -> pd.Series:
         train_rows: Positions (as for `.iloc`) of the rows that may be learned from.
 
     Returns:
-        A new Series of the same length without gaps.
+        A new Series with the same index and without gaps.
     """
     # BEGIN SOLUTION
     return column.fillna(column.iloc[train_rows].median())
@@ -86,7 +86,13 @@ def my_columns() -> list[str]:
         At most five names.
     """
     # BEGIN SOLUTION
-    return ["median_income", "longitude", "latitude", "people_per_household", "housing_median_age"]
+    return [
+        "median_income",
+        "north_east",
+        "north_west",
+        "people_per_household",
+        "housing_median_age",
+    ]
     # END SOLUTION
 
 
@@ -94,5 +100,7 @@ def my_columns() -> list[str]:
 check.my_columns(my_columns)
 
 # %% [markdown] tags=["solution"]
-# Other sets of five do as well: `north_east` and `north_west` are the same map, turned, and either pair of axes will
-# do. What does not work is to take the five highest of a single chart without asking which of them say the same.
+# Other sets of five do as well. The map needs two axes, and which two matters little: `longitude` and `latitude`, the
+# same map turned, or one of each. The five highest of the third chart pass, too: that chart asked a model. The five
+# highest by correlation do not (with the real data they are 9 % worse): rooms and bedrooms say the same thing twice
+# there, and no straight line knows what people per household are good for.

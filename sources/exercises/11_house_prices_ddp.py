@@ -93,7 +93,7 @@ def rate_at(step: int, rate: float, world_size: int, warmup: int) -> float:
         warmup: Length of the warm-up in steps; 0 for none.
 
     Returns:
-        The rate: `rate` at step 0, `world_size * rate` from step `warmup` on.
+        The rate: `rate` at step 0, `world_size * rate` from step `warmup` on (without a warm-up: at once).
     """
     # BEGIN SOLUTION
     share = min(step / warmup, 1.0) if warmup else 1.0

@@ -153,7 +153,7 @@ category = frame["ocean_proximity"].to_numpy()[:, None] == np.array(housing.OCEA
 category = pd.DataFrame(category.astype(float), columns=housing.OCEAN_PROXIMITY)
 table = housing.features(frame, fit_on=train_rows)
 assert table["total_bedrooms"].iloc[bedrooms.isna().argmax()] == bedrooms.iloc[train_rows].median()
-list(table.columns)
+print(*table.columns, sep=", ")
 
 # %% [markdown]
 # `housing.features` fills the gaps as we did and adds five columns. A block with 2,000 rooms is not rich, it is large:
