@@ -112,6 +112,7 @@ def _run(rank: int, job: Job, send: Callable[[str, Any], None]) -> bytes:
     names = getattr(getattr(function, "__func__", function), "__globals__", {})
     if names.get("__name__") == "__main__":
         vars(sys.modules["__main__"]).update({k: v for k, v in names.items() if k[:2] != "__"})
+    send("begun", None)
     result = function(*args, **kwargs)
     reporting.flush()
     try:

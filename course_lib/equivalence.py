@@ -42,8 +42,17 @@ def equivalence_table(runs: Mapping[int, Run], tolerance: float = 1e-5) -> pd.Da
             )
         rows[f"1 against {n} ranks"] = {
             "largest difference of losses": max(apart),
-            "largest difference of weights": max(
-                (weights[name] - other_weights[name]).abs().max().item() for name in weights
-            ),
+            "largest difference of weights": _largest_difference(weights, other_weights),
         }
     return pd.DataFrame(rows).T
+
+
+def _largest_difference(
+    weights: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor]
+) -> float:
+    if weights.keys() != others.keys():
+        raise ValueError(f"the models differ in {sorted(weights.keys() ^ others.keys())}")
+    # torch's maximum, unlike Python's, does not lose a NaN
+    return (
+        torch.stack([(weights[n] - others[n]).abs().max().double() for n in weights]).max().item()
+    )

@@ -56,11 +56,17 @@ def set_threads() -> int:
 
     Returns:
         The number of threads torch now computes with.
+
+    Raises:
+        ValueError: ``COURSE_THREADS`` is no whole number from 1.
     """
     import torch
 
     share = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    threads = int(os.environ.get("COURSE_THREADS") or share)
+    wish = os.environ.get("COURSE_THREADS") or str(share)
+    if not wish.isdecimal() or int(wish) < 1:
+        raise ValueError(f"COURSE_THREADS={wish!r}: a whole number from 1 is needed")
+    threads = int(wish)
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     return threads

@@ -20,7 +20,8 @@ import torch.multiprocessing as mp
 from course_lib import reporting
 from course_lib._child import Job
 from course_lib._places import cell_sources
-from course_lib._supervisor import Rank, Supervisor
+from course_lib._rank import Rank
+from course_lib._supervisor import Supervisor
 from course_lib.group import DEVICES
 
 START_METHODS = ("auto", "spawn", "forkserver")

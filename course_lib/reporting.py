@@ -123,6 +123,7 @@ def _plain_bar(iterable: Iterable[T], desc: str, total: int | None) -> Iterator[
         yield from _bar
     finally:
         _bar = None
+        _metrics.clear()
 
 
 def _words(metrics: dict[str, Any]) -> str:

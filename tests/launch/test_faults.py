@@ -1,6 +1,7 @@
 """How `launch` ends when something fails: faults injected for real, watched from outside."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -158,24 +159,30 @@ def talk():
 launch(talk, nprocs=2, deadline=1.5)
 """)
     assert first_line(reply.error) == "RankError: not done after 1.5 s (deadline)"
-    assert "ranks 0, 1: still in Cell In[" in reply.error
+    assert re.search(r"still in Cell In\[|still in print|was still starting", reply.error)
 
 
 def test_interrupt_inside_a_stuck_collective(kernel):
     kernel.run(SETUP)
     kernel.start("""
+import threading, traceback
+def announce():
+    main = threading.main_thread().ident
+    while "all_reduce" not in "".join(traceback.format_stack(sys._current_frames()[main])):
+        pass
+    print("ready")
 def stuck():
     with process_group() as pg:
         it = with_workers()
         dist.barrier()
-        print("ready")
         if pg.rank == 0:
+            threading.Thread(target=announce).start()
             dist.all_reduce(torch.ones(1))
         else:
             time.sleep(1000)
 launch(stuck, nprocs=2)
 """)
-    text = kernel.wait_for("ready", times=2)
+    text = kernel.wait_for("ready")
     event = kernel.interrupt()
     reply = kernel.finish()
     assert reply.ended - event < BACK
@@ -206,24 +213,17 @@ launch(stuck, nprocs=2)
 
 def test_interrupt_while_ranks_start(new_kernel, start_method):
     kernel = new_kernel(COURSE_START_METHOD=start_method)
-    kernel.start("""
-print("launching", flush=True)
-launch(time.sleep, 1000, nprocs=3)
-""")
-    kernel.wait_for("launching")
+    kernel.start("launch(time.sleep, 1000, nprocs=3)")
+    while not kernel.children():  # the fork server, still importing, or the first rank
+        pass
     event = kernel.interrupt()
     reply = kernel.finish()
     assert reply.ended - event < BACK
-    assert "interrupted" in reply.error or "KeyboardInterrupt" in reply.error
+    assert first_line(reply.error) == "RankError: interrupted"
     assert kernel.run("launch(os.getpid, nprocs=2) and 1").value == "1"
+    below = [p.pid for p in kernel.children()]
     kernel.close()
-    assert_gone([p.pid for p in kernel_children(kernel)])
-
-
-def kernel_children(kernel):
-    import psutil
-
-    return kernel.children() if psutil.pid_exists(kernel.pid) else []
+    assert_gone(below)
 
 
 def test_the_kernel_killed_takes_its_ranks_along(new_kernel, start_method):

@@ -365,10 +365,10 @@ def closure():
     held = threading.Lock()
     def inside(): return held
     return inside
-from course_lib import _supervisor
+from course_lib._rank import Rank
 started = []
-real = _supervisor.Rank.start
-_supervisor.Rank.start = lambda self: started.append(self) or real(self)
+real = Rank.start
+Rank.start = lambda self: started.append(self) or real(self)
 for arguments, options in [
     ((fine,), dict(nprocs=0)), ((fine,), dict(nprocs=True)), ((fine,), dict(nprocs=1.5)),
     ((3,), {}), ((fine,), dict(device="tpu")), ((fine,), dict(start_method="fork")),
@@ -383,7 +383,7 @@ for arguments, options in [
         print(type(error).__name__, "|", error)
     else:
         print("no error for", arguments, options)
-_supervisor.Rank.start = real
+Rank.start = real
 print(len(started), "started")
 """)
     assert not reply.error

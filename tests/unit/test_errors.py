@@ -1,6 +1,7 @@
 """One short error for N ranks: whose fault it was, where each rank stood, in few lines."""
 
 import faulthandler
+import linecache
 import os
 import pickle
 import sys
@@ -249,6 +250,7 @@ def test_a_cell_is_called_by_its_number(monkeypatch, make):
     shell = SimpleNamespace(compile=compiler)
     monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: shell)
     assert place([Frame(name, 2, "<module>")]) == "Cell In[7], line 2: train(x)"
+    linecache.getline(__file__, 1)
     assert name in _places.cell_sources()
     assert __file__ not in _places.cell_sources()
 
@@ -259,6 +261,10 @@ def test_an_excerpt_leaves_out_what_libraries_did_between(mine):
     assert excerpt(frames, 9) == ["  mine.py, line 1, in a", "    import time", *shown]
     assert excerpt(frames, 3) == shown  # the outermost go first
     assert excerpt([*frames, Frame("/gone.py", 1, "c")], 9)[-1] == "  gone.py, line 1, in c"
+    assert excerpt([*frames, Frame("/gone.py", 1, "c"), Frame(TORCH, 10**6, "d")], 9)[-2:] == [
+        "  gone.py, line 1, in c",
+        "  distributed.py, line 1000000, in d",  # where it went wrong, whoever wrote it
+    ]
     assert excerpt([], 9) == []
 
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from course_lib import _child
-from course_lib._supervisor import _CHUNK, Rank, _interrupts_held
+from course_lib._rank import _CHUNK, Rank
+from course_lib._supervisor import _interrupts_held
 from course_lib.reporting import Display
 
 
@@ -44,6 +45,12 @@ def test_messages_are_put_together_however_they_arrive(rank):
         assert rank.read(Display(4))
     assert (rank.main_thread, rank.result, rank.running) == (77, b"result", False)
     assert not rank.read(Display(4))  # nothing came: no sign of life
+
+
+def test_messages_that_arrive_together(rank, capsys):
+    write(rank._theirs.messages, message("notice", "supervised once") + message("returned", b"r"))
+    rank.read(Display(4))
+    assert (capsys.readouterr().out, rank.result) == ("supervised once\n", b"r")
 
 
 def test_output_is_shown_by_whole_lines(rank, capsys):
@@ -96,7 +103,7 @@ def test_last_words_count_more_than_the_exit_code(rank):
 
 def test_a_dump_says_where_the_rank_stands(rank):
     assert rank.state() == "was still starting"
-    write(rank._theirs.messages, message("started", 0x7F))
+    write(rank._theirs.messages, message("started", 0x7F) + message("begun", None))
     rank.read(Display(4))
     assert rank.state() == "still running, and did not answer"
     dump = 'Thread 0x7f (most recent call first):\n  File "/me/a.py", line 4 in f\n'
