@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 
 from course_lib import _child
+from course_lib._display import Display
 from course_lib._places import Frame, frames_in_dump, place
 from course_lib.errors import Event
-from course_lib.reporting import Display
 
 REAP = 2.0  # seconds for a killed process to be gone
 _CHUNK = 1 << 16

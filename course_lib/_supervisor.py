@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from course_lib._display import Display
 from course_lib._rank import Rank
 from course_lib.errors import RankError, root_cause
-from course_lib.reporting import Display
 
 SETTLE = 0.5  # seconds for the other ranks to fail after the first
 LATE = 1.0  # seconds more, while all that failed only lost a connection

@@ -19,6 +19,7 @@ import torch.multiprocessing as mp
 
 from course_lib import reporting
 from course_lib._child import Job
+from course_lib._display import Display
 from course_lib._places import cell_sources
 from course_lib._rank import Rank
 from course_lib._supervisor import Supervisor
@@ -80,7 +81,7 @@ def launch(
     context = mp.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload(_PRELOAD)
-    supervisor = Supervisor(reporting.Display(nprocs), timeout, deadline)
+    supervisor = Supervisor(Display(nprocs), timeout, deadline)
     with _store() as port:
         environ = os.environ | _environment(nprocs, port, device, threads, debug)
         job = Job(call, environ, cell_sources())

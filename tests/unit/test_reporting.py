@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from course_lib import reporting
-from course_lib.reporting import Display, notice, progress, report
+from course_lib import _display, reporting
+from course_lib._display import Display
+from course_lib.reporting import notice, progress, report
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +18,7 @@ def fresh(monkeypatch):
     monkeypatch.setattr(reporting, "_metrics", {})
     monkeypatch.setattr(reporting, "_metrics_sent", 0.0)
     monkeypatch.setattr(reporting, "_bar_is_sent", False)
+    monkeypatch.setattr(reporting, "_bars_sent", 0)
     monkeypatch.setattr(Display, "_noticed", set())
     clock = SimpleNamespace(now=100.0, tick=1.0)
 
@@ -24,7 +26,8 @@ def fresh(monkeypatch):
         clock.now += clock.tick
         return clock.now
 
-    monkeypatch.setattr(reporting, "time", SimpleNamespace(monotonic=monotonic))
+    for module in (reporting, _display):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=monotonic))
     return clock
 
 
@@ -87,10 +90,10 @@ def test_what_is_no_number_and_no_word_is_refused(value, place, request, capsys)
 def test_a_rank_sends_where_it_stands_and_prints_nothing(sent, capfd):
     assert list(progress((i for i in range(2)), "epoch", total=2)) == [0, 1]
     assert sent == [
-        ("bar", ("epoch", 0, 2, False)),
-        ("bar", ("epoch", 1, 2, False)),
-        ("bar", ("epoch", 2, 2, False)),
-        ("bar", ("epoch", 2, 2, True)),
+        ("bar", (0, "epoch", 0, 2, False)),
+        ("bar", (0, "epoch", 1, 2, False)),
+        ("bar", (0, "epoch", 2, 2, False)),
+        ("bar", (0, "epoch", 2, 2, True)),
     ]
     assert capfd.readouterr() == ("", "")
 
@@ -98,38 +101,38 @@ def test_a_rank_sends_where_it_stands_and_prints_nothing(sent, capfd):
 def test_the_total_is_the_length_where_there_is_one(sent):
     list(progress("abc"))
     list(progress(iter("abc")))
-    assert [message[1][2] for message in sent if message[1][3]] == [3, None]
+    assert [message[1][3] for message in sent if message[1][4]] == [3, None]
 
 
 @pytest.mark.parametrize("inner", ["batch", ""], ids=["named", "named-alike"])
 def test_a_ranks_inner_bars_only_pass_items_on(sent, inner):
     for _ in progress(range(2), ""):
         assert list(progress("abc", inner)) == ["a", "b", "c"]
-    assert {payload[0] for _, payload in sent} == {""}
-    assert [payload[1:] for _, payload in sent if payload[3]] == [(2, 2, True)]
+    assert {payload[:2] for _, payload in sent} == {(0, "")}
+    assert [payload[2:] for _, payload in sent if payload[4]] == [(2, 2, True)]
 
 
 def test_a_bar_that_is_left_early_is_closed_where_it_stood(sent):
     for i in progress(range(10), "epoch"):
         if i == 3:
             break
-    assert sent[-1] == ("bar", ("epoch", 3, 10, True))
+    assert sent[-1] == ("bar", (0, "epoch", 3, 10, True))
     list(progress(range(2), "next"))
-    assert sent[-1] == ("bar", ("next", 2, 2, True))
+    assert sent[-1] == ("bar", (1, "next", 2, 2, True))
 
 
 def test_a_rank_sends_at_most_ten_times_a_second(sent, fresh):
     fresh.tick = 0.01
     for i in progress(range(100), "step"):
         report(loss=float(i))
-    bars = [payload[1] for kind, payload in sent if kind == "bar"]
+    bars = [payload[2] for kind, payload in sent if kind == "bar"]
     assert len(bars) < 35  # 200 looks at the clock are 2 s
     assert bars[-1] == 100
     metrics = [payload["loss"] for kind, payload in sent if kind == "metrics"]
     assert len(metrics) < 35
     assert metrics[-1] == 99.0  # what was held back comes before the bar's end
     reporting.flush()  # nothing is left to send
-    assert sent[-1] == ("bar", ("step", 100, 100, True))
+    assert sent[-1] == ("bar", (0, "step", 100, 100, True))
 
 
 def test_a_notice_goes_to_the_kernel(sent, capsys):
@@ -140,8 +143,8 @@ def test_a_notice_goes_to_the_kernel(sent, capsys):
 # --- the kernel's side, in a terminal -----------------------------------------------------------
 
 
-def at(display: Display, rank: int, n: int, desc: str = "epoch", done: bool = False) -> None:
-    display.handle(rank, "bar", (desc, n, 10, done))
+def at(display: Display, rank: int, n: int, bar: int = 0, done: bool = False) -> None:
+    display.handle(rank, "bar", (bar, ("epoch", "test")[bar], n, 10, done))
 
 
 def last_drawn(capsys) -> str:
@@ -150,25 +153,32 @@ def last_drawn(capsys) -> str:
 
 def test_the_bar_stands_where_the_slowest_rank_stands(capsys):
     display = Display(3)
-    for rank, n in [(0, 4), (2, 7)]:
-        at(display, rank, n)
-        assert " 0/10 " in last_drawn(capsys)  # rank 1 has not begun
-    for rank, n, slowest in [(1, 5, 4), (0, 9, 5), (1, 8, 7), (2, 10, 8)]:
+    for rank, n, slowest in [(0, 4, 4), (2, 7, 4), (1, 5, 4), (0, 9, 5), (1, 8, 7), (2, 10, 8)]:
         at(display, rank, n)
         assert f" {slowest}/10 " in last_drawn(capsys)
 
 
-def test_bars_with_another_name_are_not_drawn_meanwhile(capsys):
+def test_a_rank_that_is_ahead_in_the_next_bar_waits_for_the_others(capsys):
     display = Display(2)
-    for rank in (0, 1):
-        at(display, rank, 3)
-        at(display, rank, 9, "batch")
-        at(display, rank, 10, "batch", done=True)
+    at(display, 1, 3)
+    at(display, 0, 10, done=True)
+    at(display, 0, 10, bar=1, done=True)
     out = capsys.readouterr().out
-    assert out.rpartition("\r")[2].startswith("epoch:  30%")
-    assert " 9/10 " not in out
-    assert "\n" not in out  # the ends of the others do not close it
-    assert "batch" not in out
+    assert "test" not in out
+    assert "\n" not in out  # rank 1 is still in the first bar
+    at(display, 1, 10, done=True)
+    at(display, 1, 4, bar=1)
+    out = capsys.readouterr().out
+    assert "epoch: 100%" in out
+    assert out.rpartition("\r")[2].startswith("test:  40%")
+
+
+def test_bars_of_one_rank_alone_follow_each_other(capsys):
+    display = Display(4)
+    at(display, 0, 10, done=True)
+    assert " 10/10 " in last_drawn(capsys)  # the others may yet begin theirs
+    at(display, 0, 2, bar=1)
+    assert last_drawn(capsys).startswith("test:  20%")
 
 
 def test_the_next_bar_begins_when_all_ranks_have_closed_theirs(capsys):
@@ -180,8 +190,8 @@ def test_the_next_bar_begins_when_all_ranks_have_closed_theirs(capsys):
     out = capsys.readouterr().out
     assert "epoch: 100%" in out
     assert out.endswith("\n")
-    at(display, 0, 1, "test")
-    assert last_drawn(capsys).startswith("test:   0%")
+    at(display, 0, 1, bar=1)
+    assert last_drawn(capsys).startswith("test:  10%")
 
 
 def test_a_terminals_bar_is_one_line_that_is_overwritten(capsys):

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from course_lib import _child
+from course_lib._display import Display
 from course_lib._rank import _CHUNK, Rank
 from course_lib._supervisor import _interrupts_held
-from course_lib.reporting import Display
 
 
 @pytest.fixture
