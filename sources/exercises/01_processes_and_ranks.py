@@ -87,7 +87,8 @@ check.meet_and_add(meet_and_add)
 #
 # Each rank draws 1,000 random numbers, and all of them are to be averaged over all ranks. The result must depend on
 # `seed` and on the world size, on nothing else: not on the start method, the time, or what ran before. Rank `r`
-# is to draw from a generator seeded with `seed + r`. The group is joined already when your function runs.
+# is to draw from a generator of its own, `torch.Generator().manual_seed(seed + r)`. The group is joined already when
+# your function runs.
 
 
 # %%

@@ -77,10 +77,10 @@ launch(who_am_i, nprocs=4, start_method=start_method)
 os.getpid()
 
 # %% [markdown]
-# ## A rank has a memory of its own
+# ## Four ranks, one variable?
 #
-# Separate processes share no variables. The next function adds 1 to `counter`, four times over, once on each
-# rank. **What will `counter` be here, in the notebook, afterwards: 0, 1 or 4?**
+# The next function adds 1 to `counter` and returns it. Four ranks call it, once each. **What will the ranks
+# return, and what will `counter` be here, in the notebook, afterwards: 0, 1 or 4?**
 
 # %%
 counter = 0
@@ -96,8 +96,8 @@ print("on the ranks:   ", launch(count, nprocs=4, start_method=start_method))
 print("in the notebook:", counter)
 
 # %% [markdown]
-# Each rank received a *copy* of the function and of what it uses, counted its own copy from 0 to 1, and
-# ended. Nobody counted to 4. What ranks are to share must be **sent**, and sending is the subject of
+# **A rank has a memory of its own.** Each received a *copy* of the function and of what it uses, and counted
+# that copy from 0 to 1. Nobody counted to 4. What ranks are to share must be **sent**, and sending is the subject of
 # this course.
 #
 # ## Did they really work at the same time?
@@ -133,8 +133,8 @@ ax.invert_yaxis()
 show(fig, alt=f"One bar a rank over time, overlapping. {title}")
 
 # %% [markdown]
-# The bars overlap: the ranks did run at the same time. But a core can do one thing at a time. With fewer cores
-# than ranks they take turns, and each gets slower. More ranks are not more speed; **more ranks on more
+# The bars overlap: no rank waited for another to end. The title tells the rest. A core does one thing at a
+# time; with fewer cores than ranks they take turns on it, many times a second, and each gets slower. More ranks are not more speed; **more ranks on more
 # hardware** are. This course says so in figures whenever it happens.
 #
 # ## When one of them fails

@@ -2,8 +2,8 @@
 # # Processes and ranks
 #
 # **You will learn**
-# - how PyTorch starts processes, and why its own way stumbles over a function from a cell;
-# - how processes that know nothing of each other meet, and which six variables they need for it;
+# - how PyTorch starts processes, and how a new process gets hold of your function;
+# - how processes that know nothing of each other meet, and the six variables a launcher sets for them;
 # - what `launch` and `process_group` do for you, by doing it by hand once.
 #
 # *About 30 minutes. Runs on any machine: 2 processes, Gloo on the CPU, or one for each GPU.*
@@ -98,13 +98,14 @@ pd.DataFrame(ranks, index=[f"rank {r}" for r in range(world_size)]).T
 # Only the two numbers of the process itself. `RANK` counts over all machines, `LOCAL_RANK` over the processes of
 # this machine; on one machine they agree. `LOCAL_RANK` is how a process picks *its* GPU.
 #
-# The other four are the same for everyone, and they have to be: they name the place where all will meet.
+# The other four are the same here. Three must agree everywhere: `MASTER_ADDR` and `MASTER_PORT` name the place
+# where all will meet, and `WORLD_SIZE` says how many will come. `LOCAL_WORLD_SIZE` counts the ranks of one machine.
 #
 # ## The rendezvous
 #
 # At `MASTER_ADDR:MASTER_PORT` a small server waits, the **store**: a dictionary that every rank can read and
-# write over the network. Each rank writes its own address there and reads the others'. From then on they
-# talk directly. This meeting is the **rendezvous**, and one call does it:
+# write over the network. (`launch` has opened it, in the notebook; without a launcher's store, rank 0 opens one.)
+# Each rank writes its own address there and reads the others'. From then on they talk directly. This meeting is the **rendezvous**, and one call does it:
 
 
 # %%
@@ -141,12 +142,12 @@ launch(wait_for_one_more, nprocs=world_size, start_method=start_method, timeout=
 # %% [markdown]
 # They wait. A rendezvous has no way to know whether a rank is late or lost. `launch` ended it after 3 seconds
 # without a sign of life, and says where everybody stood: in `init_process_group`. Left alone, they would have
-# waited for minutes, in silence. *All ranks stuck in the rendezvous* nearly always means: fewer processes than
+# waited in silence for up to 30 minutes, its default `timeout` with Gloo. *All ranks stuck in the rendezvous* nearly always means: fewer processes than
 # `WORLD_SIZE`, or an address that some cannot reach.
 #
 # ## The same in one line
 #
-# Every lesson from here on begins by joining a group and ends by leaving it. It also has to choose a backend
+# What a rank does begins by joining a group and ends by leaving it. It also has to choose a backend
 # and a device, by a simple rule: NCCL and one GPU each if there are enough GPUs for the ranks of this
 # machine, otherwise Gloo on the CPU. `process_group` does just that:
 
@@ -160,7 +161,7 @@ def join() -> str:
 launch(join, nprocs=world_size, start_method=start_method)
 
 # %% [markdown]
-# There is no more to it than `init_process_group`, the rule, `torch.cuda.set_device`, a fair number of CPU
+# At its core are `init_process_group`, the rule, `torch.cuda.set_device`, a fair number of CPU
 # threads (the cores divided by the ranks, for they all compute at once) and `destroy_process_group` at the end.
 #
 # ## Who starts whom?
@@ -171,7 +172,8 @@ launch(join, nprocs=world_size, start_method=start_method)
 
 # %%
 def family() -> tuple[int, int]:
-    return os.getpid(), os.getppid()
+    with process_group():
+        return os.getpid(), os.getppid()
 
 
 pids = launch(family, nprocs=world_size, start_method=start_method)
@@ -193,9 +195,10 @@ fig = sequence(
 show(fig, alt="Sequence of the launch: " + "; ".join(f"{a} → {b}: {what}" for a, b, what in steps))
 
 # %% [markdown]
-# Read it from top to bottom. With the usual start method, `forkserver`, a helper stands in between: a process that
+# That is the launch above, drawn from top to bottom. With the usual start method, `forkserver`, a helper stands in between: a process that
 # has imported `torch` and done nothing else. When a rank is needed, it **forks**, that is, it duplicates itself. A
-# notebook must not do so: after it has used several threads or a GPU, its duplicates hang or crash.
+# notebook had better not: a fork copies one thread only, so a lock that another thread held is never released, and
+# CUDA, once used, refuses to work in a fork.
 #
 # ## What does a start cost?
 #

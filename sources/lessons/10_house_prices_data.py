@@ -31,7 +31,7 @@ preset = choose_preset(preset)
 # %% [markdown]
 # ## The table
 #
-# Each row is a **block group** of the 1990 census in California, about 1,400 people. The task is to predict
+# Each row is a **block group** of the 1990 census in California, a few streets with their people. The task is to predict
 # the median value of its houses from where it lies and who lives there. `load` says where the data came from; if it
 # had to make them up, it says so loudly, and every figure below carries a stamp.
 
@@ -46,13 +46,14 @@ frame.describe().T[["count", "min", "50%", "max"]]
 # dear houses be?**
 
 # %%
-title = "Houses are dear along the coast, most of all near the big cities"
+title = f"{len(frame):,} block groups of 1990, each with its median house value"
 price = frame[housing.TARGET]
 fig = map_of_prices(frame["longitude"], frame["latitude"], price, title, houses.origin)
 show(fig, alt="Map of California's block groups coloured by price: highest at the coast")
 
 # %% [markdown]
-# No straight line in latitude or longitude describes that coast. Keep the picture in mind: it is the reason why linear
+# Houses are dear along the coast, most of all near the big cities. No straight line in latitude or longitude
+# describes that coast. Keep the picture in mind: it is the reason why linear
 # regression will do badly below, and why lesson 11 gives its network the map in small pieces.
 #
 # ## The price that is not a price
@@ -113,7 +114,8 @@ print(f"{bedrooms.iloc[train_rows].median():g}")
 # Be honest: here it makes next to no difference. A median of thousands of rows hardly notices a fifth of them. The rule
 # holds all the same, because nobody tells you in advance when it will matter. Here is a case where it does. A popular
 # feature for houses is *the mean price in the neighbourhood*. Divide the map into squares of 0.05 degrees (about
-# 5 km) and average. One version looks at all rows, one at the training rows:
+# 5 km) and average, once over all rows and once over the training rows. The error below is the **RMSE**, the root of
+# the mean squared error: in dollars like the prices, and large errors weigh more. **Which version will look better?**
 
 
 # %%
@@ -136,9 +138,10 @@ leaky, honest = error_with(price_nearby(order)), error_with(price_nearby(train_r
 print(f"test RMSE: ${leaky:,.0f} with all rows, ${honest:,.0f} with the training rows only")
 
 # %% [markdown]
-# The first number is the better one, and it is a lie. In a square with few houses, the mean of *all* rows contains the
-# very price we are asked to predict: the answer has **leaked** into the question. In the real future the answer
-# will not be there. A gain that comes with a feature made from the target deserves your distrust.
+# The first number is the better one, and it is a lie. In a square with few block groups, the mean of *all* rows holds
+# much of the very price we are asked to predict: the answer has **leaked** into the question. In the real future it
+# will not be there. The second number is honest, though its model is not yet the best: a training row still finds its
+# own price in its square, and so the model trusts the feature too much. (A mean over the *other* rows would mend that.)
 #
 # ## Words into numbers, and numbers into better ones
 #
@@ -156,15 +159,17 @@ assert table["total_bedrooms"].iloc[bedrooms.isna().argmax()] == bedrooms.iloc[t
 print(*table.columns, sep=", ")
 
 # %% [markdown]
-# `housing.features` fills the gaps as we did and adds five columns. A block with 2,000 rooms is not rich, it is large:
+# `housing.features` fills the gaps with the training median and adds five columns. A block with 2,000 rooms is not rich, it is large:
 # rooms *per household* say more, and so do bedrooms per room and people per household. The last two are the map
 # turned by 45°, since the coast runs from north-west to south-east.
 #
 # ## Which columns matter?
 #
 # Three common answers. **Correlation** asks how well a straight line in this one column would do. **Mutual information**
-# asks what any curve in this one column could know. **Permutation importance** asks a trained model: how much worse do
-# your predictions get if I shuffle this column? **What will they say about latitude and longitude?**
+# (in *nats*; 0 is nothing) asks how much this one column tells about the price, along whatever curve. **Permutation
+# importance** asks a trained model: how much worse do your predictions get if I shuffle this column? We ask that on
+# **validation rows**: a fifth of the training rows that the model does not learn from, so that the test rows stay
+# unseen. **What will the three say about latitude and longitude?**
 
 # %%
 valid_rows, fit_rows = train_rows[: len(train_rows) // 5], train_rows[len(train_rows) // 5 :]
@@ -204,10 +209,10 @@ show(fig, alt=f"Three bar charts of the columns' relevance. {title}")
 
 # %% [markdown]
 # They do not agree, and each is right about its own question. The longitude has next to no straight-line relation
-# with the price, yet any curve through it knows a great deal. How many people share a household tells little by
-# itself, but of two places with equal incomes it tells which is the dearer: only a model that sees the columns
-# *together* can use it. And `households`, `total_rooms` and `total_bedrooms` are so much alike that a model
-# hardly misses one of them: importance is shared among twins. Which columns to keep, the validation error decides.
+# with the price, yet the right curve through it would tell a great deal. The column in the title says little by itself,
+# but a model that sees all columns *together* leans on it. And a short bar on the right does not prove a column
+# useless: shuffle one of two **twins**, columns that say nearly the same, and the model still has the other.
+# (`households` and `total_bedrooms`: would you call them twins?) Which columns to keep, the validation error decides.
 #
 # ## What is there to beat?
 #
@@ -238,7 +243,6 @@ fig = bars(scores, title, "test RMSE (US dollars, less is better)", best, houses
 show(fig, alt=f"Test RMSE in dollars: {', '.join(f'{k} {v:,.0f}' for k, v in scores.items())}")
 
 # %% [markdown]
-# **RMSE**, the root of the mean squared error, is in dollars like the prices, and large errors weigh more than small ones.
 # In lesson 11 a network meets these numbers, trained on several ranks.
 #
 # **Exercises:** `exercises/10_house_prices_data.ipynb`. You will fill gaps without a leak, build the honest feature of
@@ -246,9 +250,9 @@ show(fig, alt=f"Test RMSE in dollars: {', '.join(f'{k} {v:,.0f}' for k, v in sco
 #
 # ## Take-away
 #
-# > Split before you learn anything, and learn everything (medians, means, categories, scalers) from the training rows
-# > only. A leak does not raise an error; it raises the score. And whether a column matters depends on which columns
-# > stand beside it.
+# > Split before you learn anything, and learn every number (medians, means, weights) from the training rows only. A
+# > leak raises no exception; it only makes the result look better than it is. And whether a column matters depends on
+# > which columns stand beside it.
 #
 # **To go further**
 # - R. Kelley Pace, Ronald Barry: *Sparse Spatial Autoregressions*, Statistics & Probability Letters 33(3), 1997: where
