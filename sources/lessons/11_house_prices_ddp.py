@@ -174,15 +174,16 @@ plain = torch.tensor(((table - fitted.mean()) / fitted.std()).to_numpy(dtype="fl
 inputs = {"plain numbers": plain, "in pieces": encode(table, fit_rows)}
 
 # %% [markdown]
-# `train` returns weights. To predict with them, put them into a model, and turn standard deviations back into dollars:
+# `train` returns weights. To predict with them, put them into a model, and turn standard deviations back into dollars.
+# We predict in float64: then it makes no difference, not even in the ninth digit, which rows share a batch.
 
 
 # %%
 def predict(weights: dict, x: torch.Tensor, fitted_on: torch.Tensor) -> torch.Tensor:
-    model = make_model(x.shape[1])
+    model = make_model(x.shape[1]).double()
     model.load_state_dict(weights)
     with torch.no_grad():
-        dollars = model(x) * fitted_on.std() + fitted_on.mean()
+        dollars = model(x.double()) * fitted_on.std() + fitted_on.mean()
     return dollars.clamp(max=fitted_on.max())  # no price in the table is above the cap
 
 
@@ -339,11 +340,18 @@ category = pd.get_dummies(houses.frame["ocean_proximity"], dtype=float)
 ready = pd.concat([table, category.reindex(columns=housing.OCEAN_PROXIMITY, fill_value=0)], axis=1)
 raw = ready[[c for c in ready if c in houses.frame or c in housing.OCEAN_PROXIMITY]]
 trees = {"smoke": 10, "quick": 100, "full": 100}[preset]
+tuned = {
+    "max_iter": 10 * trees,
+    "learning_rate": 0.05,
+    "max_features": 0.5,
+    "early_stopping": False,
+}
 rivals = {
     "linear regression": (LinearRegression(), raw),
     "linear regression, in pieces": (Ridge(), pd.DataFrame(x.numpy())),
     "random forest": (RandomForestRegressor(trees, n_jobs=-1, random_state=0), ready),
     "gradient boosting": (HistGradientBoostingRegressor(random_state=0), ready),
+    "gradient boosting, tuned": (HistGradientBoostingRegressor(**tuned, random_state=0), ready),
 }
 
 # %%
@@ -356,15 +364,18 @@ for name, (model, columns) in rivals.items():
 # %%
 ours = f"this network, {world_size} ranks"
 scores[ours] = test_rmse
-verdict = "ahead of" if test_rmse < min(scores[name] for name in rivals) else "behind"
-title = f"The network is {verdict} the best of its untuned rivals"
+best = min(scores[name] for name in rivals)
+verdict = "ahead of" if test_rmse < best else "behind"
+verdict = "level with" if abs(test_rmse / best - 1) < 0.02 else verdict
+title = f"The network is {verdict} the best of its rivals"
 fig = bars(scores, title, "test RMSE (US dollars, less is better)", ours, houses.origin)
 show(fig, alt=f"Test RMSE in dollars: {', '.join(f'{k} {v:,.0f}' for k, v in scores.items())}")
 
 # %% [markdown]
-# Be fair to the rivals: they run with their defaults, while the network's settings were chosen on validation rows. With
-# the same care they might come closer, and this is one seed. Now compare the two straight lines: the gap between them
-# is mostly the work of the encoding, and the gap from the second to the network is what is left for the network.
+# Be fair to the rivals: the network's settings were chosen on validation rows, and so were those of the tuned gradient
+# boosting; the others run with their defaults, and all this is one seed. A few hundred dollars between two bars
+# decide nothing. Now compare the two straight lines: the gap between them is mostly the work of the encoding, and
+# the gap from the second to the network is what is left for the network.
 
 # %%
 samples = len(train_rows) // 480 * 480 * epochs
