@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 _OURS = str(Path(__file__).parent)
+_LAUNCHER = str(Path(__file__).with_name("_child.py"))
 _WRAPPERS = {
     "__call__",
     "__enter__",
@@ -74,17 +75,21 @@ def cell_sources() -> dict[str, tuple]:
 def frames_of(trace: TracebackType | None) -> list[Frame]:
     """The frames of an exception, outermost first, without those of this package's launcher."""
     frames = [Frame(f.filename, f.lineno or 0, f.name) for f in traceback.extract_tb(trace)]
-    return [f for f in frames if not f.filename.startswith(_OURS + "/_child")]
+    return _without_the_launchers(frames)
 
 
 def frames_in_dump(dump: str, thread: int) -> list[Frame]:
-    """The frames of one thread in ``faulthandler``'s text, outermost first."""
+    """The frames of one thread in ``faulthandler``'s text, outermost first, likewise."""
     _, *parts = _DUMP_THREAD.split(dump)
     for ident, block in zip(parts[::2], parts[1::2], strict=True):
         if int(ident, 16) == thread:
             found = [Frame(m[1], int(m[2]), m[3]) for m in _DUMP_FRAME.finditer(block)]
-            return found[::-1]
+            return _without_the_launchers(found[::-1])
     return []
+
+
+def _without_the_launchers(frames: list[Frame]) -> list[Frame]:
+    return [frame for frame in frames if frame.filename != _LAUNCHER]
 
 
 def place(frames: Sequence[Frame]) -> str:

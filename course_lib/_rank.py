@@ -144,14 +144,15 @@ class Rank:
     @property
     def has_answered(self) -> bool:
         """Whether there is nothing more to learn about where it stands."""
-        return self.main_thread is None or f"{self.main_thread:x} " in self.dump.decode(
-            errors="replace"
-        )
+        return self.main_thread is None or f"{self.main_thread:x} " in self._dumped
+
+    @property
+    def _dumped(self) -> str:
+        return self.dump.decode(errors="replace")
 
     def frames(self) -> list[Frame]:
-        """The stack of the rank's main thread, as it last wrote it; outermost first."""
-        frames = frames_in_dump(self.dump.decode(errors="replace"), self.main_thread or 0)
-        return [f for f in frames if not f.filename.endswith("course_lib/_child.py")]
+        """Where the rank's main thread stood when it wrote its stack; outermost first."""
+        return frames_in_dump(self._dumped, self.main_thread or 0)
 
     def state(self) -> str:
         """What to say of this rank when the launch has failed."""
