@@ -6,20 +6,17 @@ be defined in a cell; results, output and errors come back to the cell; nothing 
 
 import inspect
 import os
-import socket
-import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import Any
 
 import cloudpickle
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from course_lib import reporting
 from course_lib._child import Job
 from course_lib._display import Display
+from course_lib._loopback import SOCKETS_ON_LOOPBACK, loopback_store
 from course_lib._places import cell_sources
 from course_lib._rank import Rank
 from course_lib._supervisor import Supervisor
@@ -29,7 +26,6 @@ START_METHODS = ("auto", "spawn", "forkserver")
 # The server imports these once; its ranks then have them. Third-party packages only: a module the
 # reader edits would go stale there. (Every optimizer imports torch._dynamo: 1.4 s a rank.)
 _PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "cloudpickle", "tqdm"]
-_LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
 def launch(
@@ -82,7 +78,7 @@ def launch(
     if method == "forkserver":
         context.set_forkserver_preload(_PRELOAD)
     supervisor = Supervisor(Display(nprocs), timeout, deadline)
-    with _store() as port:
+    with loopback_store() as port:
         environ = os.environ | _environment(nprocs, port, device, threads, debug)
         job = Job(call, environ, cell_sources())
         results = supervisor.run(lambda rank: Rank(rank, context, job), nprocs)
@@ -106,8 +102,7 @@ def _environment(
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
         "TORCHELASTIC_MAX_RESTARTS": "0",
-        "GLOO_SOCKET_IFNAME": _LOOPBACK,
-        "NCCL_SOCKET_IFNAME": _LOOPBACK,
+        **SOCKETS_ON_LOOPBACK,
         "COURSE_DEVICE": device,
     }
     if threads is not None:
@@ -115,30 +110,6 @@ def _environment(
     if debug:
         environ["TORCH_DISTRIBUTED_DEBUG"] = "DETAIL"
     return environ
-
-
-@contextmanager
-def _store():
-    """Host the rendezvous store on loopback, on a free port.
-
-    A TCPStore left to itself listens on every interface, whatever host name it is given; handed a
-    listening socket, it keeps to that one.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(512)
-        port = listener.getsockname()[1]
-        store = dist.TCPStore(
-            "127.0.0.1",
-            port,
-            is_master=True,
-            wait_for_workers=False,
-            master_listen_fd=listener.detach(),
-        )
-    try:
-        yield port
-    finally:
-        del store  # a traceback kept by the notebook must not keep the port open
 
 
 def _checked(fn, args, kwargs, nprocs, start_method, device, threads, timeout, deadline) -> str:
