@@ -5,7 +5,7 @@ DataLoader workers. It talks to the kernel through three pipes: messages (framed
 (all that Python or C++ writes to file descriptors 1 and 2), and stacks (what ``faulthandler``
 writes when asked where the rank stands). It ends when the kernel does. The module imports only
 the standard library until the pipes stand, so that a broken installation is reported like any
-other error.
+other error. What it imports is paid for by every rank of every launch: it is kept little.
 """
 
 import ctypes
@@ -21,18 +21,23 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
-
-from course_lib._places import frames_of
+from types import TracebackType
+from typing import Any, NamedTuple, NoReturn
 
 ASK_WHERE = signal.SIGUSR1
 HEADER = struct.Struct("!Q")  # length of the pickle that follows, in bytes
+# The first code of a new process; text, so that nothing need be imported to read it. A forked rank
+# begins with the server's objects. A garbage collection among them would copy memory that is shared
+# (and take 6 ms a rank, measured); frozen, they are left alone.
+ENTRY = """import gc
+gc.freeze()
+from course_lib import _child
+_child.main(rank, _child.Job(*job), _child.Pipes(*pipes))
+"""
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """What every rank of a launch is given.
 
     Attributes:
@@ -46,8 +51,7 @@ class Job:
     cells: dict[str, tuple]
 
 
-@dataclass(frozen=True)
-class Pipes:
+class Pipes(NamedTuple):
     """The rank's ends of its three pipes."""
 
     messages: Connection
@@ -80,10 +84,10 @@ def main(rank: int, job: Job, pipes: Pipes) -> NoReturn:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
-        send("exited", (code, frames_of(end.__traceback__)))
+        send("exited", (code, stack_of(end.__traceback__)))
     except BaseException as error:
         code = 1
-        what = (type(error).__name__, _text(error), frames_of(error.__traceback__))
+        what = (type(error).__name__, _text(error), stack_of(error.__traceback__))
         send("raised", what)
     finally:
         for stream in (sys.stdout, sys.stderr):
@@ -121,6 +125,11 @@ def _run(rank: int, job: Job, send: Callable[[str, Any], None]) -> bytes:
         raise TypeError(
             f"the returned {type(result).__name__} cannot be sent to the notebook: {error}"
         ) from None
+
+
+def stack_of(trace: TracebackType | None) -> list[tuple[str, int, str]]:
+    """File, line and function of each frame, outermost first: what ``_places`` makes places of."""
+    return [(f.f_code.co_filename, line, f.f_code.co_name) for f, line in traceback.walk_tb(trace)]
 
 
 def _text(error: BaseException) -> str:

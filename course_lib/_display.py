@@ -7,7 +7,6 @@ other: a rank that is ahead in the next one waits, unseen, for the others to end
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
@@ -91,14 +90,14 @@ class Display:
         print(text, flush=True)
 
 
-@dataclass
 class _Stand:
     """How far each rank is in one bar."""
 
-    desc: str
-    total: int | None
-    at: dict[int, int] = field(default_factory=dict)
-    done: set[int] = field(default_factory=set)
+    def __init__(self, desc: str, total: int | None) -> None:
+        self.desc = desc
+        self.total = total
+        self.at: dict[int, int] = {}
+        self.done: set[int] = set()
 
 
 class _Bar:

@@ -10,10 +10,8 @@ import linecache
 import re
 import sys
 import sysconfig
-import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
@@ -72,10 +70,9 @@ def cell_sources() -> dict[str, tuple]:
     return {name: entry for name, entry in linecache.cache.items() if cell_name(name)}
 
 
-def frames_of(trace: TracebackType | None) -> list[Frame]:
-    """The frames of an exception, outermost first, without those of this package's launcher."""
-    frames = [Frame(f.filename, f.lineno or 0, f.name) for f in traceback.extract_tb(trace)]
-    return _without_the_launchers(frames)
+def frames_of(stack: Iterable[tuple[str, int | None, str]]) -> list[Frame]:
+    """The frames of an exception (``_child.stack_of``) without those of this package's launcher."""
+    return without_the_launchers([Frame(name, line or 0, where) for name, line, where in stack])
 
 
 def frames_in_dump(dump: str, thread: int) -> list[Frame]:
@@ -84,11 +81,11 @@ def frames_in_dump(dump: str, thread: int) -> list[Frame]:
     for ident, block in zip(parts[::2], parts[1::2], strict=True):
         if int(ident, 16) == thread:
             found = [Frame(m[1], int(m[2]), m[3]) for m in _DUMP_FRAME.finditer(block)]
-            return _without_the_launchers(found[::-1])
+            return without_the_launchers(found[::-1])
     return []
 
 
-def _without_the_launchers(frames: list[Frame]) -> list[Frame]:
+def without_the_launchers(frames: list[Frame]) -> list[Frame]:
     return [frame for frame in frames if frame.filename != _LAUNCHER]
 
 

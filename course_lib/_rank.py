@@ -15,7 +15,7 @@ from multiprocessing.context import BaseContext
 
 from course_lib import _child
 from course_lib._display import Display
-from course_lib._places import Frame, frames_in_dump, place
+from course_lib._places import Frame, frames_in_dump, frames_of, place
 from course_lib.errors import Event
 
 REAP = 2.0  # seconds for a killed process to be gone
@@ -37,9 +37,9 @@ class Rank:
         pairs = [context.Pipe(duplex=False) for _ in range(3)]
         self._messages, self._output, self._stacks = (ours for ours, _ in pairs)
         self._theirs = _child.Pipes(*(end for _, end in pairs))
-        self.process = context.Process(
-            target=_child.main, args=(rank, job, self._theirs), name=f"rank {rank}"
-        )
+        # Plain tuples: a class of this package would be imported there before ENTRY's first line.
+        given = {"rank": rank, "job": tuple(job), "pipes": tuple(self._theirs)}
+        self.process = context.Process(target=exec, args=(_child.ENTRY, given), name=f"rank {rank}")
 
     def start(self) -> None:
         """Start the process; from here on it must be ended."""
@@ -56,8 +56,9 @@ class Rank:
         return self.result is None and self.event is None
 
     def fds(self) -> list[int]:
-        """What to wait on: the pipes, and the sentinel that tells of the process's end."""
-        return [*(p.fileno() for p in self._pipes), self.process.sentinel]
+        """What to wait on: the pipes while it runs, the sentinel until the process has ended."""
+        pipes = [pipe.fileno() for pipe in self._pipes] if self.running else []
+        return pipes if self.process.exitcode is not None else [*pipes, self.process.sentinel]
 
     @property
     def _pipes(self):
@@ -108,14 +109,14 @@ class Rank:
             case "returned":
                 self.result = payload
             case "raised":
-                name, text, frames = payload
+                name, text, stack = payload
                 first = text.split("\n", 1)[0]
                 what = f"raised {name}: {first}" if first else f"raised {name}"
-                self.event = Event(self.rank, what, when, frames, name, text)
+                self.event = Event(self.rank, what, when, frames_of(stack), name, text)
             case "exited":
-                code, frames = payload
+                code, stack = payload
                 what = f"exited with code {code} before returning"
-                self.event = Event(self.rank, what, when, frames)
+                self.event = Event(self.rank, what, when, frames_of(stack))
             case _:
                 display.handle(self.rank, kind, payload)
 

@@ -47,7 +47,7 @@ class Supervisor:
         Raises:
             RankError: Any other end than a result from every rank.
         """
-        with _interrupts_held() as self._interrupts:
+        with interrupts_held() as self._interrupts:
             try:
                 self._begun = self._last_sign = time.monotonic()
                 stopped = self._start(make_rank, nprocs) or self._watch()
@@ -100,10 +100,8 @@ class Supervisor:
     def _step(self, seconds: float) -> None:
         """Take in what comes within ``seconds``."""
         with selectors.DefaultSelector() as selector:
-            for rank in self.ranks:
-                if rank.running:
-                    for fd in rank.fds():
-                        selector.register(fd, selectors.EVENT_READ)
+            for fd in (fd for rank in self.ranks for fd in rank.fds()):
+                selector.register(fd, selectors.EVENT_READ)
             selector.select(seconds) if selector.get_map() else time.sleep(seconds)
         for rank in self.ranks:
             if rank.read(self._display):
@@ -138,7 +136,7 @@ class Supervisor:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[list[int]]:
+def interrupts_held() -> Iterator[list[int]]:
     """Note interrupts instead of raising: one raised anywhere could leave a process behind.
 
     Yields:

@@ -1,5 +1,6 @@
 """What `launch` promises while all goes well, from a real kernel, under both start methods."""
 
+import json
 import os
 
 import psutil
@@ -246,6 +247,18 @@ def look():
 launch(look, nprocs=2)
 """)
     assert reply.value == "[(False, True), (False, True)]"
+
+
+def test_garbage_collections_leave_the_servers_objects_alone(kernel, start_method):
+    reply = kernel.run("""
+import gc, json
+def frozen():
+    return gc.get_freeze_count(), len(gc.get_objects()), "course_lib._places" in sys.modules
+print("counts", json.dumps(launch(frozen, nprocs=2)))
+""")
+    for count, own, places in json.loads(reply.text.rpartition("counts ")[2]):
+        assert not places  # the kernel's business: a rank need not pay for it
+        assert start_method == "spawn" or count > 10 * own > 0
 
 
 def test_an_edited_module_is_fresh_in_the_next_launch(kernel, tmp_path):

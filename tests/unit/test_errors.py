@@ -14,7 +14,7 @@ import torch
 from ipykernel.compiler import XCachingCompiler
 from IPython.core.compilerop import CachingCompiler
 
-from course_lib import _places
+from course_lib import _child, _places
 from course_lib._places import Frame, excerpt, frames_in_dump, frames_of, place
 from course_lib.errors import Event, RankError, _spans, root_cause
 
@@ -279,7 +279,7 @@ def test_frames_of_an_exception_are_outermost_first_without_the_launchers():
 
     with pytest.raises(KeyError) as caught:
         names["_run"](fail)
-    frames = frames_of(caught.tb)
+    frames = frames_of(_child.stack_of(caught.tb))
     assert [f.function for f in frames] == [sys._getframe().f_code.co_name, "fail"]
     assert {f.filename for f in frames} == {__file__}
 
