@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from course_lib._matching import matches, summary
+    from course_lib.elastic import torchrun
     from course_lib.errors import RankError
     from course_lib.evaluation import (
         accuracy_over_ranks,
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from course_lib.parameters import choose_preset, choose_world_size
     from course_lib.reporting import progress, report
     from course_lib.results import collect_results, record_results
+    from course_lib.scripts import write_script
+    from course_lib.slurm import write_slurm
+    from course_lib.tracing import trace
 
 _HOME = {
     "RankError": "errors",
@@ -41,6 +46,12 @@ _HOME = {
     "sum_over_ranks": "evaluation",
     "record_results": "results",
     "collect_results": "results",
+    "write_script": "scripts",
+    "torchrun": "elastic",
+    "write_slurm": "slurm",
+    "trace": "tracing",
+    "matches": "_matching",
+    "summary": "_matching",
 }
 
 __all__ = sorted(_HOME)
