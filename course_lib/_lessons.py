@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import nbformat
-
 
 class LessonError(Exception):
     """Something the person at the keyboard can mend; the message says what and how."""
@@ -91,6 +89,8 @@ def read_parameters(source: Path) -> dict[str, Parameter]:
     Raises:
         LessonError: The file is not a notebook, or its parameters cell is not Python.
     """
+    import nbformat  # here, so that `course doctor` can say that it is missing
+
     try:
         cells = nbformat.read(source, as_version=4).cells
         tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
@@ -126,7 +126,32 @@ def parse_values(pairs: Iterable[str], parameters: dict[str, Parameter]) -> dict
     Raises:
         LessonError: A text has no ``=``, a name is unknown or given twice, a value does not fit.
     """
-    values = {}
+    return {name: parameters[name].parse(text) for name, text in _texts(pairs, parameters).items()}
+
+
+def parse_grid(pairs: Iterable[str], parameters: dict[str, Parameter]) -> dict[str, list]:
+    """Turn ``name=value,value`` texts into lists of values of the declared types.
+
+    A comma always separates: a text that holds one cannot be swept over.
+
+    Raises:
+        LessonError: As in ``parse_values``; or a value is empty, or stands there twice.
+    """
+    grid = {}
+    for name, text in _texts(pairs, parameters).items():
+        values = grid[name] = []
+        for part in text.split(","):
+            if not part:
+                raise LessonError(f"-p {name}={text} has an empty value: write {name}=A,B,C.")
+            value = parameters[name].parse(part)
+            if value in values:
+                raise LessonError(f"-p {name}={text} names {value!r} twice.")
+            values.append(value)
+    return grid
+
+
+def _texts(pairs: Iterable[str], parameters: dict[str, Parameter]) -> dict[str, str]:
+    texts = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
@@ -134,7 +159,7 @@ def parse_values(pairs: Iterable[str], parameters: dict[str, Parameter]) -> dict
         if name not in parameters:
             allowed = "\n".join(f"  {p}" for p in parameters.values()) or "  (none)"
             raise LessonError(f"The lesson has no parameter {name!r}. It has:\n{allowed}")
-        if name in values:
+        if name in texts:
             raise LessonError(f"-p {name} is given twice.")
-        values[name] = parameters[name].parse(text)
-    return values
+        texts[name] = text
+    return texts

@@ -3,8 +3,27 @@
 import os
 import platform
 import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from course_lib.group import choose_device, cores
+
+if TYPE_CHECKING:
+    from course_lib.data._finding import Publication
+
+
+class DataSet(NamedTuple):
+    """A data set of the course, and where it lies or would lie.
+
+    Attributes:
+        name: Its module in ``course_lib.data``.
+        publication: Its title, its publisher, and the publisher's name of the file.
+        path: Where its file or folder belongs.
+    """
+
+    name: str
+    publication: "Publication"
+    path: Path
 
 
 def machine_facts() -> dict[str, str]:
@@ -14,6 +33,27 @@ def machine_facts() -> dict[str, str]:
         Short texts by name, in the order in which a reader asks: cores, memory, GPUs, what joins
         the ranks, versions, free disk, and where the data of the course lie.
     """
+    facts = {**system_facts(), **torch_facts()}
+    order = ("CPU cores", "memory", "GPUs", "free disk", "Python")
+    return {
+        **{name: facts.pop(name) for name in order},
+        **facts,
+        **{f"data: {title}": where for title, where in found_data().items()},
+    }
+
+
+def system_facts(folder: Path | None = None) -> dict[str, str]:
+    """What there is to say without torch; the free disk is that of ``folder``, or of this one."""
+    return {
+        "CPU cores": str(cores()),
+        "memory": _gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        "free disk": _gib(shutil.disk_usage(folder or os.getcwd()).free),
+        "Python": platform.python_version(),
+    }
+
+
+def torch_facts() -> dict[str, str]:
+    """What only torch can say: its version, GPUs, backends, and what ranks use here."""
     import torch
     import torch.distributed as dist
 
@@ -21,15 +61,10 @@ def machine_facts() -> dict[str, str]:
     names = {torch.cuda.get_device_name(i) for i in range(gpus)}
     backends = [name for name, there in _backends(dist).items() if there]
     return {
-        "CPU cores": str(cores()),
-        "memory": _gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         "GPUs": f"{gpus} × {', '.join(sorted(names))}" if gpus else "none",
-        "free disk": _gib(shutil.disk_usage(os.getcwd()).free),
-        "Python": platform.python_version(),
         "torch": torch.__version__.split("+")[0],
         "backends": ", ".join(backends),
         "here, ranks use": choose_device()[1].capitalize().replace("Nccl", "NCCL"),
-        **{f"data: {title}": where for title, where in found_data().items()},
     }
 
 
@@ -39,16 +74,24 @@ def found_data() -> dict[str, str]:
     Returns:
         Title → the file's path, or what will happen instead.
     """
-    from course_lib.data import housing
+    absent = "not here yet: downloaded when a lesson first needs it"
+    return {
+        publication.title: str(path) if path.exists() else absent
+        for _, publication, path in data_sets()
+    }
+
+
+def data_sets() -> list[DataSet]:
+    """Every data set of the course: those that ``course_lib.data`` lists.
+
+    Raises:
+        NotADirectoryError: The data folder is none; see ``data_folder``.
+    """
+    from course_lib import data
     from course_lib.data._finding import data_folder
 
-    found = {}
-    for publication in (housing.PUBLICATION,):
-        path = data_folder() / publication.file
-        found[publication.title] = (
-            str(path) if path.exists() else "not here yet: downloaded when a lesson first needs it"
-        )
-    return found
+    published = {name: getattr(data, name).PUBLICATION for name in data._DATA_SETS}
+    return [DataSet(name, p, data_folder() / p.file) for name, p in published.items()]
 
 
 def _backends(dist) -> dict[str, bool]:

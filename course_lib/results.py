@@ -40,7 +40,7 @@ def record_results(**values: object) -> None:
     if not values:
         raise ValueError("record_results: nothing to record. Pass names and values: loss=0.25")
     results = {name: _scalar(name, value) for name, value in values.items()}
-    rows = [(name, _readable(name, value)) for name, value in results.items()]
+    rows = [(name, readable(name, value)) for name, value in results.items()]
     width = max(len(name) for name, _ in rows)
     text = "\n".join(f"{name:<{width}}  {shown}" for name, shown in rows)
     if not _in_ipython():
@@ -108,7 +108,7 @@ def _scalar(name: str, value: object) -> Scalar:
     return value
 
 
-def _readable(name: str, value: Scalar) -> str:
+def readable(name: str, value: Scalar) -> str:
     """A value as a person reads it, with the unit its name ends in."""
     if value is None:
         return "–"

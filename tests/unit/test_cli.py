@@ -1,4 +1,4 @@
-"""`course run` on tiny notebooks, executed by real kernels."""
+"""The `course` command, and `course run` on tiny notebooks, executed by real kernels."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from courses import write
 
 from course_lib import _lessons, _running, cli
 from course_lib.results import collect_results
@@ -36,24 +37,6 @@ def course(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write(course: Path, name: str, *cells: str) -> Path:
-    """Write a notebook. A cell that begins with # is prose; one that begins with tags: has tags."""
-    notebook = nbformat.v4.new_notebook()
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    for cell in cells:
-        if cell.startswith("#"):
-            notebook.cells.append(nbformat.v4.new_markdown_cell(cell))
-            continue
-        tags = []
-        if cell.startswith("tags:"):
-            first, cell = cell.split("\n", 1)
-            tags = first.removeprefix("tags:").split()
-        notebook.cells.append(nbformat.v4.new_code_cell(cell, metadata={"tags": tags}))
-    path = course / "notebooks" / f"{name}.ipynb"
-    nbformat.write(notebook, path)
-    return path
-
-
 def executed(course: Path) -> Path:
     """The one notebook under runs/."""
     (path,) = (course / "runs").glob("*.ipynb")
@@ -69,6 +52,23 @@ def streams(path: Path) -> str:
 
 def is_alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_help_has_a_line_for_every_command_and_imports_nothing_heavy(course):
+    heavy = "{'torch', 'pandas', 'papermill', 'nbformat', 'matplotlib'} & set(sys.modules)"
+    code = f"""
+import sys
+from course_lib import cli
+try:
+    cli.main(["--help"])
+finally:
+    print("heavy:", {heavy} or "none")
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+
+    for command in ("doctor", "data", "run", "sweep", "clean"):
+        assert re.search(rf"^    {command} +\w.{{10,}}$", said, re.MULTILINE), command
+    assert "heavy: none" in said
 
 
 # ── finding the lesson and reading the command line ──────────────────────────────────────────────
