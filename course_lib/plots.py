@@ -17,12 +17,16 @@ from matplotlib.ticker import MaxNLocator
 
 from course_lib._diagrams import machine_card, sequence
 from course_lib._figures import COLOURS, INK, MUTED, WIDTH, figure, show, thousands
+from course_lib._grids import heat_map
+from course_lib._lanes import lanes
 from course_lib._points import map_of_prices, predicted_against_actual
 
 __all__ = [
     "COLOURS",
     "bars",
     "figure",
+    "heat_map",
+    "lanes",
     "lines",
     "machine_card",
     "map_of_prices",

@@ -51,6 +51,16 @@ DRAWINGS = {
     "map_of_prices": lambda **more: plots.map_of_prices(
         DEGREES[:, 0], DEGREES[:, 1], np.linspace(1e5, 5e5, 50), "The coast is dear", **more
     ),
+    "heat_map": lambda **more: plots.heat_map(
+        [[45_500, 44_200, float("nan")], [47_100, 46_300, 48_900]],
+        ["3 × 256", "1 × 64, the smallest of all"],
+        [0.001, 0.003, 0.027],
+        "Deep and wide at a middling rate costs the least: $44,200",
+        "learning rate",
+        "hidden layers × width",
+        "validation RMSE (dollars)",
+        **more,
+    ),
 }
 DIAGRAMS = {
     "machine_card": lambda: plots.machine_card(
@@ -384,6 +394,49 @@ def test_the_map_draws_every_price_at_its_place():
     assert "median house value (dollars)" in words_of(fig)
 
 
+def test_the_heat_map_says_every_value_frames_the_smallest_and_names_gaps():
+    fig = DRAWINGS["heat_map"]()
+
+    ax = fig.axes[0]
+    said = {text.get_text(): text.get_position() for text in ax.texts}
+    assert said["44,200"] == (1, 0)
+    assert said["48,900"] == (2, 1)
+    assert said["no result"] == (2, 0)
+    assert len(said) == 6
+    [frame] = ax.patches
+    assert frame.get_xy() == (0.5, -0.5)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["0.001", "0.003", "0.027"]
+    assert ax.get_yticklabels()[0].get_text() == "3 × 256"
+    assert ax.images[0].get_array().mask.tolist() == [[False, False, True], [False, False, False]]
+
+
+def test_numbers_in_a_heat_map_stand_out_from_their_cells():
+    fig = plots.heat_map(
+        np.arange(40.0).reshape(4, 10), range(4), range(10), "T", "x", "y", "measured"
+    )
+
+    ax = fig.axes[0]
+    for text in ax.texts:
+        ground, ink = ax.images[0].to_rgba(float(text.get_text())), to_rgb(text.get_color())
+        light, dark = sorted((luminance(ground), luminance(ink)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 3, text.get_text()
+
+
+def test_a_value_that_went_astray_leaves_the_others_their_colours():
+    fig = plots.heat_map([[10, 11, 12], [13, 14, 1000]], "ab", "cde", "T", "x", "y", "error")
+
+    drawn = fig.axes[0].images[0]
+    light, dark = (np.array(drawn.to_rgba(float(v))[:3]) for v in (10, 14))
+    assert np.abs(light - dark).max() > 0.2
+    assert fig.axes[1].get_ylabel() == "error, darkest: or more"
+
+
+def luminance(colour):
+    """Relative luminance as the accessibility guidelines define it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
 def test_environment_variables_in_diagrams_are_no_formula():
     texts = [text for text in DIAGRAMS["sequence"]().findobj(Text) if "$" in text.get_text()]
 
@@ -422,6 +475,8 @@ def test_the_sequence_keeps_the_order_of_time_and_the_direction():
         (lambda: plots.predicted_against_actual([1], [1, 2], "T", "m"), "1 actual and 2 predicted"),
         (lambda: plots.predicted_against_actual([], [], "T", "m"), "0 actual"),
         (lambda: plots.map_of_prices([1], [1, 2], [1], "T"), "2 latitudes"),
+        (lambda: plots.heat_map([[1, 2]], "a", "b", "T", "x", "y", "m"), "1 rows and 1 columns"),
+        (lambda: plots.heat_map([[np.nan]], "a", "b", "T", "x", "y", "m"), "no value is a finite"),
         (lambda: plots.machine_card({}), "no facts"),
         (lambda: plots.sequence([], []), "at least one"),
         (lambda: plots.sequence(["a", "a"], []), "each name once"),
