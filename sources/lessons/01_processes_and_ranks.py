@@ -4,7 +4,7 @@
 # **You will learn**
 # - how PyTorch starts processes, and how a new process gets hold of your function;
 # - how processes that know nothing of each other meet, and the six variables a launcher sets for them;
-# - what `launch` and `process_group` do for you, by doing it by hand once.
+# - what `launch` and `process_group` do for you, and how a cell's function becomes a program for `torchrun`.
 #
 # *About 30 minutes. Runs on any machine: 2 processes, Gloo on the CPU, or one for each GPU.*
 
@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from course_lib import choose_world_size, launch, process_group
+from course_lib import choose_world_size, launch, process_group, torchrun, write_script
 from course_lib.plots import bars, sequence, show
 
 world_size = choose_world_size(world_size)
@@ -225,6 +225,43 @@ show(fig, alt=f"Two bars, seconds for each start method: {cost}")
 # This is why a launch in this course feels like an ordinary call. Both methods give the same results, and you can
 # choose one with `launch(…, start_method="spawn")`. Training speed does not depend on it: once started,
 # a rank is a process like any other.
+#
+# ## From the cell to a program
+#
+# On a cluster there is no notebook. There is a program in a file, and on every machine `torchrun`, PyTorch's own
+# launcher, starts it as often as that machine has ranks. `write_script` makes the file from a function: it takes along
+# what the function uses from other cells, and gives each parameter a flag. **Look for the line that starts the ranks.**
+
+
+# %%
+def add_up(steps: int = 3) -> float:
+    """Add up a number from each rank, several times."""
+    with process_group() as pg:
+        total = torch.zeros(1, device=pg.device)
+        for step in range(steps):
+            mine = torch.tensor([1 / (1 + pg.rank + step)], device=pg.device)
+            dist.all_reduce(mine)
+            total += mine
+        return total.item()
+
+
+program = write_script(add_up, "add_up.py")
+print(program.read_text())
+
+# %% [markdown]
+# There is none. The program is what *one* rank does; who starts it, how often and where, is the launcher's affair.
+# Here `torchrun` starts it, from a cell, and `launch` the function it was made from:
+
+# %%
+by_torchrun = torchrun(program, nprocs=world_size, steps=5)
+by_launch = launch(add_up, 5, nprocs=world_size, start_method=start_method)
+print("torchrun:", by_torchrun, "\nlaunch:  ", by_launch)
+print("equal to the last bit:", by_torchrun == by_launch)
+
+# %% [markdown]
+# The line that begins with `$` is the command for a terminal; try it there, from the course's folder. It is slower to
+# start, because every rank is a fresh interpreter that imports `torch`, and so is the launcher itself. In exchange it
+# can start ranks on many machines and start them again when one has failed, which lessons 53 and 61 do.
 #
 # **Exercises:** `exercises/01_processes_and_ranks.ipynb`. You will join a group without the environment's help,
 # find your place in a cluster, and compute a mean that no launcher can change.

@@ -35,6 +35,8 @@ from course_lib import (
     record_results,
     report,
     shard_indices,
+    torchrun,
+    write_script,
 )
 from course_lib.data import housing
 from course_lib.equivalence import equivalence_table
@@ -376,6 +378,40 @@ show(fig, alt=f"Test RMSE in dollars: {', '.join(f'{k} {v:,.0f}' for k, v in sco
 # boosting; the others run with their defaults, and all this is one seed. A few hundred dollars between two bars
 # decide nothing. Now compare the two straight lines: the gap between them is mostly the work of the encoding, and
 # the gap from the second to the network is what is left for the network.
+#
+# ## From the notebook to a cluster
+#
+# A cluster runs no notebooks. It runs a program, and `torchrun` starts that program once for each rank. Such a program
+# cannot be handed tensors: its arguments are words on a command line, so every rank has to load the
+# data by itself. A small function does that, with what the cells above have made:
+
+
+# %%
+def train_prices(epochs: int, seed: int = 0) -> tuple[list[float], dict]:
+    """Train the network of lesson 11 on house prices."""
+    return train(x[train_rows], price[train_rows], epochs, seed)
+
+
+program = write_script(train_prices, "train_prices.py")
+print(program.read_text().split("def encode")[0])
+
+# %% [markdown]
+# `write_script` has followed every name that `train_prices` uses, through the cells: to the network, the encoding and
+# the loop, and to the lines that load the table and split it. What nobody reaches (figures, baselines, the table of
+# rivals) stayed behind. Above is its beginning; open the file to read on. Now let `torchrun` start it, and `launch` the
+# function. **Will the two agree to the last bit?**
+
+# %%
+by_torchrun = torchrun(program, nprocs=world_size, epochs=2, seed=seed)
+by_launch = launch(train_prices, 2, seed, **options)
+(losses, weights), (losses_here, weights_here) = by_torchrun[0], by_launch[0]
+same = losses == losses_here and all(torch.equal(weights[k], weights_here[k]) for k in weights)
+print(f"{len(losses)} losses and all weights equal to the last bit: {same}")
+
+# %% [markdown]
+# The line after `$` is what you would type in a terminal, from the course's folder. It took longer to start, since
+# every rank was a fresh interpreter. `write_slurm(program, nprocs=8, nnodes=2)` would write the job for
+# a Slurm cluster; lesson 53 goes there.
 
 # %%
 samples = len(train_rows) // 480 * 480 * epochs
