@@ -5,7 +5,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run lab test check notebooks lock clean static test-data
+.PHONY: help run lab test check notebooks lock clean static test-data quality bench
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -41,7 +41,8 @@ $(READY): requirements.lock pyproject.toml
 	echo "Install one, or say where it is: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
 	exit 1
 	@touch $(HALF)
-	@echo "Installing the packages of requirements.lock: once, some minutes, about 7 GB on disk."
+	@echo "Installing the packages of requirements.lock: once, about 7 GB on disk. It takes some"
+	@echo "minutes; the last of them are silent."
 	$(PY) -m pip install --disable-pip-version-check -r requirements.lock
 	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@mv $(HALF) $@
@@ -57,9 +58,18 @@ ARGS   ?=
 run: $(READY)  ## run a lesson from end to end: make run LESSON=11 ARGS="-p world_size=4"
 	$(VENV)/bin/course run $(LESSON) $(ARGS)
 
+# No questions: tools/jupyter turns the news prompt off, root is let in (rented machines have no other
+# user), and `python3` is the kernel of .venv. What is open where is remembered in .cache, apart from
+# your other projects. ARGS="--no-browser --port=9000" and the like go to JupyterLab.
 lab: $(READY)  ## open JupyterLab at the first lesson
-	$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
-	    --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
+	@echo "JupyterLab opens in your browser; if not, open the address below. Control-C, twice, ends it."
+	@JUPYTER_PREFER_ENV_PATH=1 \
+	JUPYTER_CONFIG_PATH="$(CURDIR)/tools/jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
+	JUPYTER_RUNTIME_DIR="$(CURDIR)/.cache/jupyter/runtime" \
+	JUPYTERLAB_WORKSPACES_DIR="$(CURDIR)/.cache/jupyter/workspaces" \
+	    $(PY) -m jupyterlab --log-level=ERROR --ServerApp.root_dir="$(CURDIR)" \
+	    --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
+	    $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 # Tests read data from a folder of their own and never download, so that they see the same thing on
 # every machine. Real data are unpacked there if a checkout of them lies beside this one; without
@@ -92,6 +102,13 @@ test-data: $(READY)
 	    echo "No data in $(TEST_DATA): the tests use synthetic stand-ins."; \
 	fi
 
+quality: $(READY) test-data  ## lessons on real data, their numbers against the targets
+	COURSE_DATA="$(TEST_DATA)" $(PY) tools/quality.py $(ARGS)
+
+# The peers are installed into .cache/bench, pinned; .venv stays as the lock has it.
+bench: $(READY)  ## measure launching and training against peers (about 5 minutes)
+	PYTHONPATH="$(CURDIR)/tools$${PYTHONPATH:+:$$PYTHONPATH}" $(PY) -m bench $(ARGS)
+
 notebooks: $(READY)  ## build the notebooks from sources/
 	$(PY) -m course_lib.authoring build
 
@@ -108,4 +125,4 @@ lock:  ## write requirements.lock anew from pyproject.toml (needs uv)
 
 clean:  ## remove caches and build folders; .venv and your runs/ stay
 	rm -rf build dist .cache .pytest_cache .ruff_cache
-	find course_lib tests sources -name __pycache__ -prune -exec rm -rf {} +
+	find course_lib tests tools sources -name __pycache__ -prune -exec rm -rf {} +

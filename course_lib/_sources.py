@@ -13,7 +13,8 @@ Invariants:
 """
 
 import re
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -192,3 +193,22 @@ def _block_faults(cell: Cell) -> Iterator[Fault]:
             yield number, "`# END SOLUTION` without `# BEGIN SOLUTION`: add it, or remove this line"
     if opened:
         yield opened[0], "`# BEGIN SOLUTION` is not closed: add `# END SOLUTION` in the same cell"
+
+
+def style(lessons: Iterable[Path]) -> Iterator[str]:
+    """Lines of counts for each lesson source, and what the course aims at."""
+    yield "counts, and what the course aims at: 12 to 20 code cells; median of 5 lines or fewer;"
+    yield "30 to 60 words between two code cells"
+    for path in lessons:
+        sizes, words = [], [0]  # words: of the prose before the first code cell, the second, ...
+        for cell in read(path)[0]:
+            if cell.kind == "code":
+                sizes.append(len(cell.lines))
+                words.append(0)
+            else:
+                words[-1] += len(cell.source.split())
+        lines, between = statistics.median(sizes or [0]), words[1:-1] or [0]
+        yield (
+            f"{path.stem}: {len(sizes)} code cells; median {lines:g} lines; "
+            f"words {min(between)} to {max(between)}, median {statistics.median(between):g}"
+        )

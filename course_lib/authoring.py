@@ -13,7 +13,8 @@ Invariants:
 * A cell's id is a hash of its kind and text (``…-2`` for the second cell alike), so an edit
   changes the id of the edited cell and of no other; ``id="name"`` on the marker line pins it.
 * One fault in one source, and nothing is written. A file is replaced whole or not at all.
-* Nothing is deleted: a notebook without a source is named, and a person decides.
+* Nothing is lost: a notebook that somebody has run is kept before it is replaced; one without a
+  source is named, and a person decides.
 """
 
 import argparse
@@ -21,13 +22,13 @@ import ast
 import hashlib
 import os
 import shlex
-import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 
+from course_lib._kept import keep_what_was_run, was_run
 from course_lib._source_rules import (
     exercise_faults,
     file_name_faults,
@@ -35,7 +36,7 @@ from course_lib._source_rules import (
     names_of_checks,
     parsed,
 )
-from course_lib._sources import AuthoringError, Cell, read
+from course_lib._sources import AuthoringError, Cell, read, style
 
 __all__ = ["AuthoringError", "build", "check", "main", "render"]
 
@@ -91,6 +92,7 @@ def build(root: Path) -> list[str]:
         path = root / name
         if not path.is_file() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
+            keep_what_was_run(path, root / "runs" / "kept")
             part = path.with_name(f".{path.name}.{os.getpid()}.part")
             try:
                 part.write_bytes(content)
@@ -115,7 +117,8 @@ def check(root: Path) -> list[str]:
         if not (root / name).is_file():
             lines.append(f"missing: {name}")
         elif (root / name).read_bytes() != content:
-            lines.append(f"stale: {name} is not what its source gives (was it edited by hand?)")
+            how = "was run, or edited by hand" if was_run(root / name) else "was it edited by hand?"
+            lines.append(f"stale: {name} is not what its source gives ({how})")
     return [*lines, *_orphans(root)]
 
 
@@ -129,8 +132,10 @@ def _orphans(root: Path) -> Iterator[str]:
         for path in (p for t in targets for p in sorted((root / t).glob("*.ipynb"))):
             if path.stem not in stems:
                 name = path.relative_to(root).as_posix()
-                remove = f"rm {shlex.quote(str(path))}"
-                yield f"orphan: {name} has no source in sources/{folder}/; to mend: {remove}"
+                yield (
+                    f"orphan: {name} has no source in sources/{folder}/: move it elsewhere if it "
+                    f"is your own work, else rm {shlex.quote(str(path))}"
+                )
 
 
 def _notebook(cells: list[Cell], target: str) -> bytes:
@@ -178,24 +183,6 @@ def _with_raise_on_failure(cells: list[Cell]) -> list[Cell]:
     return [*cells[:at], Cell("code", 0, lines), *cells[at:]]
 
 
-def _style(root: Path) -> Iterator[str]:
-    yield "counts, and what the course aims at: 12 to 20 code cells; median of 5 lines or fewer;"
-    yield "30 to 60 words between two code cells"
-    for path in _sources(root, "lessons"):
-        sizes, words = [], [0]  # words: of the prose before the first code cell, the second, ...
-        for cell in read(path)[0]:
-            if cell.kind == "code":
-                sizes.append(len(cell.lines))
-                words.append(0)
-            else:
-                words[-1] += len(cell.source.split())
-        lines, between = statistics.median(sizes or [0]), words[1:-1] or [0]
-        yield (
-            f"{path.stem}: {len(sizes)} code cells; median {lines:g} lines; "
-            f"words {min(between)} to {max(between)}, median {statistics.median(between):g}"
-        )
-
-
 def _unmatched(root: Path) -> Iterator[str]:
     lessons = {path.name[:2] for path in _sources(root, "lessons")}
     for path in _sources(root, "exercises"):
@@ -235,11 +222,14 @@ def main(argv: list[str] | None = None) -> int:
         if not found:
             print("every notebook is up to date")
         return 0
-    for line in (*found, *(_style(args.root) if args.style else ())):
+    for line in (*found, *(style(_sources(args.root, "lessons")) if args.style else ())):
         print(line)
     if any(not line.startswith("orphan") for line in found):
         root = "" if args.root == Path() else f" --root {shlex.quote(str(args.root))}"
-        print("edit sources, not notebooks; to write all of them anew:")
+        print(
+            "edit sources, not notebooks; to write all of them anew (what you have run or answered"
+        )
+        print("is kept in runs/kept/):")
         print(f"  python -m course_lib.authoring build{root}")
     elif not found:
         print("every notebook agrees with its source")

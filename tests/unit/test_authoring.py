@@ -710,6 +710,27 @@ def test_check_names_a_stale_and_a_missing_notebook(tmp_path, capsys, monkeypatc
     assert not (tmp_path / "solutions/02_rings.ipynb").exists()
 
 
+@pytest.mark.parametrize("folder", ["notebooks", "exercises"])
+def test_build_keeps_what_a_reader_has_run(tmp_path, capsys, folder):
+    authoring.build(project(tmp_path))
+    path = tmp_path / folder / "02_rings.ipynb"
+    changed = json.loads(path.read_text())
+    code = next(cell for cell in changed["cells"] if cell["cell_type"] == "code")
+    code["execution_count"] = 3
+    code["source"] = ["my = 'answer'"]
+    path.write_text(json.dumps(changed))
+    assert [line for line in authoring.check(tmp_path) if "was run" in line] == [
+        f"stale: {folder}/02_rings.ipynb is not what its source gives (was run, or edited by hand)"
+    ]
+    assert authoring.build(tmp_path) == [f"{folder}/02_rings.ipynb"]
+    (kept,) = (tmp_path / "runs" / "kept").iterdir()
+    assert json.loads(kept.read_text()) == changed
+    assert str(kept) in capsys.readouterr().out
+    assert authoring.check(tmp_path) == []
+    authoring.build(tmp_path)  # nothing was run since
+    assert len(list((tmp_path / "runs" / "kept").iterdir())) == 1
+
+
 @pytest.mark.parametrize("folder", ["notebooks", "exercises", "solutions"])
 def test_an_orphan_is_named_and_kept(tmp_path, capsys, folder):
     authoring.build(project(tmp_path))

@@ -172,3 +172,37 @@ def test_lock_without_uv_says_what_is_missing(checkout):
     assert run.returncode != 0
     assert "needs uv" in run.stderr
     assert (checkout / "requirements.lock").read_bytes() == before
+
+
+def start_lab(checkout: Path, user: int, *words: str) -> dict[str, str]:
+    """What `make lab` starts as user number ``user``: its environment, and its words as ``""``."""
+    assert make(checkout, READY).returncode == 0
+    for path, script in (
+        (checkout / "tools/id", f"echo {user}"),
+        (checkout / ".venv/bin/python", f'env > "{checkout}/env"; echo "$@" > "{checkout}/words"'),
+    ):
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    if not (checkout / "tools/env").exists():
+        (checkout / "tools/env").symlink_to(shutil.which("env"))
+    run = make(checkout, "lab", *words)
+    assert run.returncode == 0, run.stderr
+    lines = (line.partition("=") for line in (checkout / "env").read_text().splitlines())
+    return {name: value for name, _, value in lines} | {"": (checkout / "words").read_text()}
+
+
+def test_lab_takes_the_settings_of_the_course_and_writes_nothing_into_the_home(checkout):
+    started = start_lab(checkout, 1000, "ARGS=--no-browser", "JUPYTER_CONFIG_PATH=/etc/mine")
+
+    assert "-m jupyterlab" in started[""]
+    assert "/lab/tree/notebooks/00_start_here.ipynb" in started[""]
+    assert started[""].rstrip().endswith("--no-browser")
+    assert started["JUPYTER_CONFIG_PATH"] == f"{checkout}/tools/jupyter:/etc/mine"
+    assert started["JUPYTER_PREFER_ENV_PATH"] == "1"
+    for place in ("JUPYTER_RUNTIME_DIR", "JUPYTERLAB_WORKSPACES_DIR"):
+        assert started[place].startswith(f"{checkout}/.cache/")
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_lab_lets_root_in_and_says_so_for_nobody_else(checkout, user):
+    assert ("--allow-root" in start_lab(checkout, user)[""]) == (user == 0)
