@@ -28,6 +28,7 @@ MARK = "COURSE_RUN"  # environment variable: which run a process belongs to
 REPORT = "ended.json"
 SETTLE = 1.0  # seconds for the other ranks to fail after the first, so that the cause can be told
 _GONE = 5.0  # seconds within which killed processes vanish
+_exit = threading.Lock()  # held by the thread that ends this process: the other waits for its end
 
 
 def marked(run: str) -> Iterator[psutil.Process]:
@@ -53,8 +54,11 @@ def end_marked(run: str) -> None:
 def _leash(logs: Path) -> None:
     while os.read(0, 1 << 16):
         pass
+    _exit.acquire()
     end_marked(os.environ[MARK])
-    shutil.rmtree(logs, ignore_errors=True)
+    end = time.monotonic() + _GONE
+    while logs.exists() and time.monotonic() < end:  # the main thread may be writing there
+        shutil.rmtree(logs, ignore_errors=True)
     os._exit(1)
 
 
@@ -125,6 +129,7 @@ def main(arguments: list[str], logs: Path) -> NoReturn:
     except ChildFailedError:
         code = 1
     sys.stdout.flush()
+    _exit.acquire()
     os._exit(code)
 
 

@@ -99,7 +99,7 @@ class RankLog:
             what = f"raised {name}: {first}" if first else f"raised {name}"
             return Event(self.rank, what, when, without_the_launchers(frames), name, message)
         if code:
-            last_words = [line for line in text.splitlines() if line.strip()][-1:]
+            last_words = [line for line in text.splitlines() if line.strip() and not found][-1:]
             what = ": ".join([f"exited with code {code}", *last_words])
             return Event(self.rank, what, when)
         return None

@@ -95,11 +95,26 @@ def _program(fn: Callable[..., Any], path: Path, carried: Carried, arguments: li
     doc = doc.replace("\\", "\\\\").replace('"""', "'''")
     head = [
         f'"""{doc}\n\n    torchrun --nproc-per-node=2 {path.name}\n\n{MARK}\n"""',
-        "\n".join(carried.imports),
+        "\n".join(_joined(carried.imports)),
         "\n".join(carried.constants),
     ]
     parts = ["\n\n".join(part for part in head if part), *carried.blocks]
     return "\n\n\n".join(parts) + _MAIN.format(name=fn.__name__, arguments="".join(arguments))
+
+
+def _joined(imports: list[str]) -> list[str]:
+    """Import lines with all that comes from one module in one statement."""
+    named: dict[str, list[str]] = {}
+    for line in imports:
+        module, found, name = line.partition(" import ")
+        named.setdefault(module if found else line, []).append(name)
+    lines = []
+    for module, names in named.items():
+        line = f"{module} import {', '.join(names)}" if names[0] else module
+        if len(line) > 100:
+            line = f"{module} import (\n    " + ",\n    ".join(names) + ",\n)"
+        lines.append(line)
+    return lines
 
 
 _MAIN = """

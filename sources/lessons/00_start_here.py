@@ -189,7 +189,7 @@ check.roll_call(roll_call)
 # A hint comes with it. You cannot break anything by trying: an answer that fails, hangs or ends its process is
 # reported, and the notebook goes on. If you are stuck, `solutions/` has the same notebook with answers in.
 #
-# **Now try it yourself:** open `exercises/00_start_here.ipynb`.
+# **Now try it yourself:** open [`exercises/00_start_here.ipynb`](../exercises/00_start_here.ipynb).
 #
 # ## Take-away
 #

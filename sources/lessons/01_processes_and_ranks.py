@@ -263,7 +263,7 @@ print("equal to the last bit:", by_torchrun == by_launch)
 # start, because every rank is a fresh interpreter that imports `torch`, and so is the launcher itself. In exchange it
 # can start ranks on many machines and start them again when one has failed, which lessons 53 and 61 do.
 #
-# **Exercises:** `exercises/01_processes_and_ranks.ipynb`. You will join a group without the environment's help,
+# **Exercises:** [`exercises/01_processes_and_ranks.ipynb`](../exercises/01_processes_and_ranks.ipynb). You will join a group without the environment's help,
 # find your place in a cluster, and compute a mean that no launcher can change.
 #
 # ## Take-away

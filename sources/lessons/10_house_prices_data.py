@@ -248,7 +248,7 @@ show(fig, alt=f"Test RMSE in dollars: {', '.join(f'{k} {v:,.0f}' for k, v in sco
 # %% [markdown]
 # In lesson 11 a network meets these numbers, trained on several ranks.
 #
-# **Exercises:** `exercises/10_house_prices_data.ipynb`. You will fill gaps without a leak, build the honest feature of
+# **Exercises:** [`exercises/10_house_prices_data.ipynb`](../exercises/10_house_prices_data.ipynb). You will fill gaps without a leak, build the honest feature of
 # the neighbourhood yourself, and choose five columns that do nearly as well as all.
 #
 # ## Take-away

@@ -428,7 +428,7 @@ record_results(
 )
 
 # %% [markdown]
-# **Exercises:** `exercises/11_house_prices_ddp.ipynb`. You will write the exact RMSE yourself, find the rows that a
+# **Exercises:** [`exercises/11_house_prices_ddp.ipynb`](../exercises/11_house_prices_ddp.ipynb). You will write the exact RMSE yourself, find the rows that a
 # padded evaluation counts twice, and decide what becomes of the learning rate when the global batch grows.
 #
 # ## Take-away

@@ -411,7 +411,7 @@ record_results(
 )
 
 # %% [markdown]
-# **Exercises:** `exercises/12_house_prices_search.ipynb`. You will deal trials of known length so that hardly anyone
+# **Exercises:** [`exercises/12_house_prices_search.ipynb`](../exercises/12_house_prices_search.ipynb). You will deal trials of known length so that hardly anyone
 # idles, share the best weights without sending the others, and build the queue that needs to know no lengths.
 #
 # ## Take-away

@@ -150,6 +150,12 @@ def test_an_operation_that_raises_is_recorded_and_raises():
     assert "same as the rank" in message
 
 
+@pytest.mark.faults
+def test_where_a_traced_rank_is_stuck_is_told_by_the_operations_name():
+    with pytest.raises(RankError, match=r"ranks 0, 1: still in send, tracing_ranks\.py, line"):
+        launch(ranks.everybody_speaks_first, nprocs=2, timeout=4)
+
+
 def test_only_one_trace_at_a_time():
     with pytest.raises(RankError, match="a trace is running already"):
         launch(ranks.traced_twice, nprocs=1)

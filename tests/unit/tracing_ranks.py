@@ -115,3 +115,9 @@ def traced_twice():
     """A second trace inside the first."""
     with process_group(), trace(), trace():
         pass
+
+
+def everybody_speaks_first():
+    """A deadlock inside a trace."""
+    with process_group() as pg, trace():
+        dist.send(torch.zeros(1), 1 - pg.rank)
