@@ -22,7 +22,7 @@ _CONSEQUENCES = (
     "Socket Timeout",
     "Timed out waiting",
     "timed out",
-    "monitoredBarrier",
+    "successfully reached monitoredBarrier",
     "remote process exited",
     "failed to connect",
     "connectFullMesh failed",
@@ -54,6 +54,8 @@ class Event:
     def is_consequence(self) -> bool:
         """Whether this is what a rank says when *another* one has gone."""
         said = f"{self.exception}: {self.message}"
+        if "failed to pass monitoredBarrier" in said:  # rank 0 has found out who is missing
+            return False
         return self.exception is not None and any(text in said for text in _CONSEQUENCES)
 
     @property

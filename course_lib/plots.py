@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from course_lib._chunks import before_after, many_before_after, what_moved
 from course_lib._diagrams import machine_card, sequence
 from course_lib._figures import COLOURS, INK, MUTED, WIDTH, figure, show, thousands
 from course_lib._grids import heat_map
@@ -24,16 +25,19 @@ from course_lib._points import map_of_prices, predicted_against_actual
 __all__ = [
     "COLOURS",
     "bars",
+    "before_after",
     "figure",
     "heat_map",
     "lanes",
     "lines",
     "machine_card",
+    "many_before_after",
     "map_of_prices",
     "predicted_against_actual",
     "sequence",
     "show",
     "thousands",
+    "what_moved",
 ]
 
 

@@ -325,3 +325,18 @@ def test_a_dump_that_a_thread_cut_short(tmp_path):
     block = f'Current thread 0x{os.getpid():016x} (most recent call first):\n  File "a.py", line 3'
     assert frames_in_dump(block, os.getpid()) == []
     assert frames_in_dump(block + " in f\n", os.getpid()) == [Frame("a.py", 3, "f")]
+
+
+def test_the_rank_that_found_out_who_is_missing_at_a_monitored_barrier_is_the_cause():
+    reached = (
+        "[Rank 1]: Rank 1 successfully reached monitoredBarrier, but received errors while waiting "
+        "for send/recv from rank 0. Original exception: Connection closed by peer"
+    )
+    missing = (
+        "[Rank 0]: Ranks 2 failed to pass monitoredBarrier in 1000 ms. Original exception: "
+        "Timed out waiting 1000ms for recv operation to complete"
+    )
+    told = Event(1, f"raised RuntimeError: {reached}", 1.0, (), "RuntimeError", reached)
+    knows = Event(0, f"raised RuntimeError: {missing}", 2.0, (), "RuntimeError", missing)
+    assert told.is_consequence
+    assert root_cause([told, knows]) is knows

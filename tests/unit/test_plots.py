@@ -520,3 +520,135 @@ def test_balanced_lines_leave_no_word_alone():
     first, second = balance(text, width, 13)
     assert len(second.split()) > 3
     assert f"{first} {second}" == text
+
+
+# Before and after a collective
+
+NUMBERS = [[10 * rank + place for place in range(4)] for rank in range(4)]
+ONE_EACH = [[0], [10], [20], [30]]
+SUMS = [60, 64, 68, 72]
+COLLECTIVES = {  # name → before, after, what moved
+    "broadcast": (NUMBERS, [NUMBERS[2]] * 4, "all 4 ranks hold the same 4 numbers, from rank 2"),
+    "scatter": (
+        [None, None, NUMBERS[2], None],
+        [[20], [21], [22], [23]],
+        "all 4 ranks hold 1 number each, from rank 2",
+    ),
+    "gather": (
+        ONE_EACH,
+        [None, None, [0, 10, 20, 30], None],
+        "rank 2 holds 4 numbers, one from each of 4 ranks",
+    ),
+    "reduce": (
+        NUMBERS,
+        [None, None, SUMS, None],
+        "rank 2 holds 4 numbers, computed from several ranks",
+    ),
+    "all_gather": (
+        ONE_EACH,
+        [[0, 10, 20, 30]] * 4,
+        "all 4 ranks hold the same 4 numbers, one from each of 4 ranks",
+    ),
+    "all_reduce": (
+        NUMBERS,
+        [SUMS] * 4,
+        "all 4 ranks hold the same 4 numbers, computed from several ranks",
+    ),
+    "reduce_scatter": (
+        NUMBERS,
+        [[60], [64], [68], [72]],
+        "all 4 ranks hold 1 number each, computed from several ranks",
+    ),
+    "all_to_all": (
+        NUMBERS,
+        torch.tensor(NUMBERS).T,
+        "all 4 ranks hold 4 numbers each, one from each of 4 ranks",
+    ),
+    "a swap of two ranks": (
+        [[1.5], [-2.0], [3.0]],
+        [[-2.0], [1.5], [float("nan")]],
+        "2 ranks hold 1 number each, from each of 2 ranks",
+    ),
+    "two who hold the same": (
+        [[1], [1]],
+        [[1], [1]],
+        "the same 1 number, some of which several ranks held before",
+    ),
+    "nobody": ([None, [1]], [None, []], "no rank holds anything"),
+    "more and less": ([[1, 2], [3]], [[1], [2, 7]], "1 to 2 numbers, some of them computed"),
+}
+
+
+@pytest.mark.parametrize("name", COLLECTIVES)
+def test_what_moved_is_read_off_the_numbers(name):
+    before, after, says = COLLECTIVES[name]
+
+    assert says in plots.what_moved(before, after)
+
+
+@pytest.mark.parametrize("name", COLLECTIVES)
+def test_every_number_before_and_after_is_drawn_and_nothing_overlaps(name, displayed):
+    before, after, _ = COLLECTIVES[name]
+    fig = plots.before_after(before, after, "T")
+
+    plots.show(fig, "alt")
+    texts = texts_of(fig)
+    drawn = sorted(float(t.replace("−", "-")) for t, _ in texts if t.lstrip("−")[0].isdigit())
+    rows = [row for grid in (before, after) for row in grid if row is not None]
+    assert drawn == sorted(float(value) for row in rows for value in row if value == value)
+    words_do_not_overlap(fig)
+
+
+def test_colours_follow_a_number_to_where_it_goes():
+    before = [[1, 2], [3, 4]]
+    fig = plots.before_after(before, [[3, 1], [9, 2]], "T")
+
+    ax = fig.axes[0]
+    text_at = {t.get_position(): t.get_text() for t in ax.texts}
+    colours = {}
+    for box in ax.patches:
+        middle = (box.get_x() + box.get_width() / 2, box.get_y() + box.get_height() / 2)
+        at = min(text_at, key=lambda p: abs(p[0] - middle[0]) + abs(p[1] - middle[1]))
+        colours.setdefault(text_at[at], set()).add(box.get_facecolor())
+    assert all(len(seen) == 1 for seen in colours.values())
+    assert colours["1"] == colours["2"] != colours["3"] == colours["4"]
+    assert colours["9"] not in (colours["1"], colours["3"])
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == [
+        "from rank 0",
+        "from rank 1",
+        "computed",
+    ]
+
+
+def test_many_collectives_have_a_panel_each_and_keep_their_texts_apart(displayed):
+    grids = {name: grids[:2] for name, grids in list(COLLECTIVES.items())[:7]}
+    fig = plots.many_before_after(grids, "Seven ways")
+
+    plots.show(fig, "alt")
+    assert [ax.get_title("left") for ax in fig.axes if ax.get_title("left")] == list(grids)
+    words_do_not_overlap(fig)
+    width, height = fig.get_size_inches() * fig.dpi
+    for text, box in texts_of(fig):
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+        assert inside, f"{text!r} leaves the figure: {box}"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plots.before_after([], [], "T"), "0 ranks before"),
+        (lambda: plots.before_after([[1]], [[1], [2]], "T"), "1 ranks before and 2 after"),
+        (lambda: plots.many_before_after({}, "T"), "no collectives"),
+        (lambda: plots.what_moved([[1], [2]], [[1]]), "2 ranks before and 1"),
+    ],
+)
+def test_mistakes_about_collectives_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def words_do_not_overlap(fig):
+    texts = texts_of(fig)
+    for i, (text, box) in enumerate(texts):
+        for other, other_box in texts[i + 1 :]:
+            assert not box.overlaps(other_box), f"{text!r} lies over {other!r}"
