@@ -11,7 +11,7 @@ import pytest
 from course_lib import _child
 from course_lib._display import Display
 from course_lib._rank import _CHUNK, Rank
-from course_lib._supervisor import _interrupts_held
+from course_lib._supervisor import interrupts_held
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_dump_says_where_the_rank_stands(rank):
 
 def test_interrupts_wait_until_the_end_of_the_block():
     before = signal.getsignal(signal.SIGINT)
-    with _interrupts_held() as held:
+    with interrupts_held() as held:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         assert held == [signal.SIGINT] * 2
