@@ -31,6 +31,7 @@ class Rank:
         self.event: Event | None = None
         self.main_thread: int | None = None
         self.begun = False
+        self._begun_when_asked = False
         self.dump = b""
         self._inbox = bytearray()
         self._line = b""
@@ -138,6 +139,7 @@ class Rank:
 
     def ask_where(self) -> None:
         """Have the rank write its stack, wherever it is; see ``frames``."""
+        self._begun_when_asked = self.begun
         if self.running and self.main_thread is not None:
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid, _child.ASK_WHERE)
@@ -161,11 +163,14 @@ class Rank:
             return self.event.state
         if self.result is not None:
             return "had returned"
-        if not self.begun:
+        # It may have begun after it said where it stood: then the stack is that of an import.
+        frames = self.frames()
+        there = self._begun_when_asked or any(frame.is_the_readers for frame in frames)
+        if not self.begun or not there:
             return "was still starting"
         if not self.has_answered:
             return "still running, and did not answer"
-        where = place(self.frames())
+        where = place(frames)
         return f"still in {where}" if where else "still running"
 
     def kill(self) -> None:

@@ -120,3 +120,15 @@ def test_interrupts_wait_until_the_end_of_the_block():
         signal.raise_signal(signal.SIGINT)
         assert held == [signal.SIGINT] * 2
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_rank_that_begins_only_after_it_was_asked_was_still_starting():
+    rank = Rank.__new__(Rank)
+    rank.rank, rank.result, rank.event, rank.main_thread = 0, None, None, 0xAB
+    rank.dump = b'Thread 0xab (most recent call first):\n  File "<string>", line 4 in <module>\n'
+    rank.begun, rank._begun_when_asked = True, False
+    assert rank.state() == "was still starting"
+    rank.dump = b'Thread 0xab (most recent call first):\n  File "/me/train.py", line 7 in train\n'
+    assert rank.state() == "still in train.py, line 7"
+    rank._begun_when_asked = True
+    assert rank.state() == "still in train.py, line 7"
