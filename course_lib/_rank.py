@@ -31,7 +31,7 @@ class Rank:
         self.event: Event | None = None
         self.main_thread: int | None = None
         self.begun = False
-        self._begun_when_asked = False
+        self._begun_when_asked = True
         self.dump = b""
         self._inbox = bytearray()
         self._line = b""
