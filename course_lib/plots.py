@@ -20,6 +20,7 @@ from course_lib._diagrams import machine_card, sequence
 from course_lib._figures import COLOURS, INK, MUTED, WIDTH, figure, show, thousands
 from course_lib._grids import heat_map
 from course_lib._lanes import lanes
+from course_lib._meshes import mesh_map
 from course_lib._points import map_of_prices, predicted_against_actual
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "machine_card",
     "many_before_after",
     "map_of_prices",
+    "mesh_map",
     "predicted_against_actual",
     "sequence",
     "show",

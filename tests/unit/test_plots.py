@@ -652,3 +652,51 @@ def words_do_not_overlap(fig):
     for i, (text, box) in enumerate(texts):
         for other, other_box in texts[i + 1 :]:
             assert not box.overlaps(other_box), f"{text!r} lies over {other!r}"
+
+
+def test_a_mesh_has_every_rank_and_an_outline_around_each_group(displayed):
+    groups = {"col": [[0, 1, 2], [3, 4, 5]], "row": [[0, 3], [1, 4], [2, 5]]}
+    fig = plots.mesh_map([[0, 1, 2], [3, 4, 5]], groups, "T", {4: "(1, 1)"})
+
+    plots.show(fig, "alt")
+    ax = fig.axes[0]
+    at = {t.get_text(): t.get_position() for t in ax.texts}
+    assert {f"rank {r}" for r in range(6)} | {"(1, 1)", "col", "row"} <= at.keys()
+    outlines = [p for p in ax.patches if not p.get_fill()]
+    to_data = ax.transData.inverted()
+    boxes = [p.get_window_extent().transformed(to_data) for p in outlines]
+    inside = [[r for r in range(6) if box.contains(*at[f"rank {r}"])] for box in boxes]
+    assert inside == [*groups["col"], *groups["row"]]
+    kinds = {(to_rgb(p.get_edgecolor()), str(p.get_linestyle())) for p in outlines}
+    assert len(kinds) == 2
+    words_do_not_overlap(fig)
+
+
+@pytest.mark.parametrize("columns", [1, 4, 8])
+def test_a_mesh_of_any_width_fits(columns, displayed):
+    rows = [[*range(columns)], [*range(columns, 2 * columns)]]
+    groups = {"a row of the mesh": rows, "two above each other": [*zip(*rows, strict=True)]}
+    fig = plots.mesh_map(rows, groups, "T", dict.fromkeys(range(2 * columns), "row 0, col 0"))
+
+    plots.show(fig, "alt")
+    words_do_not_overlap(fig)
+    width, height = fig.get_size_inches() * fig.dpi
+    assert all(patch.get_width() > 0.2 for patch in fig.axes[0].patches)
+    drawn = [box for _, box in texts_of(fig)]
+    drawn += [patch.get_window_extent() for patch in fig.axes[0].patches]
+    for box in drawn:
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+        assert inside, box
+
+
+@pytest.mark.parametrize(
+    ("ranks", "groups", "message"),
+    [
+        ([], {}, "rows of equal length"),
+        ([[0, 1], [2]], {}, "rows of equal length"),
+        ([[0, 1]], {"row": [[0, 2]]}, "rank 2 of a group is not among"),
+    ],
+)
+def test_mistakes_about_meshes_are_named(ranks, groups, message):
+    with pytest.raises(ValueError, match=message):
+        plots.mesh_map(ranks, groups, "T")
