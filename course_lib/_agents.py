@@ -35,7 +35,7 @@ class Agents:
 
     Args:
         commands: torchrun's arguments for each agent.
-        environ: Their environment.
+        environs: The environment of each.
         folder: An empty folder for what the ranks write.
         timeout: Seconds without any output after which the run ends.
         deadline: Seconds the whole run may take; None for no limit.
@@ -57,7 +57,6 @@ class Agents:
         self._deadline = deadline
         self._agents: list[subprocess.Popen] = []
         self._logs: dict[Path, RankLog] = {}
-        self._spoken = False
         self._stopped = False
         self._failed: set[int] = set()
 
@@ -105,14 +104,14 @@ class Agents:
     def _watch(self) -> str | None:
         """Wait until all agents are done or one has failed; or say why not to wait longer."""
         begun = last_sign = time.monotonic()
+        silence = max(self._timeout, STARTING)  # until the first output
         while any(agent.poll() is None for agent in self._agents):
             if any(agent.returncode for agent in self._agents):
                 return None
             time.sleep(POLL)
             now = time.monotonic()
             if self._show():
-                last_sign, self._spoken = now, True
-            silence = self._timeout if self._spoken else max(self._timeout, STARTING)
+                last_sign, silence = now, self._timeout
             if self._interrupts:
                 return "interrupted"
             if now - last_sign > silence:
@@ -151,9 +150,7 @@ class Agents:
         standing = self._ask_where() if stopped else {}
         self._show()
         codes = self._exit_codes()
-        newest: dict[int, RankLog] = {}
-        for log in sorted(self._logs.values(), key=lambda log: log.attempt):
-            newest[log.rank] = log
+        newest = self._newest_logs()
         events = {}
         if not stopped:
             events = {r: e for r, log in newest.items() if (e := log.event(codes.get(r)))}
@@ -171,6 +168,10 @@ class Agents:
         if stopped or cause:
             return RankError(stopped or f"rank {cause.rank} {cause.what}", states, cause)
         return RankError(self._agent_failure(), states)
+
+    def _newest_logs(self) -> dict[int, RankLog]:
+        """By rank, the log of its last attempt."""
+        return {log.rank: log for log in sorted(self._logs.values(), key=lambda g: g.attempt)}
 
     def _exit_codes(self) -> dict[int, int]:
         codes = {}
@@ -203,7 +204,7 @@ class Agents:
             with suppress(psutil.Error):
                 os.kill(process.pid, signal.SIGABRT)
         psutil.wait_procs(list(ranks.values()), timeout=STACKS)
-        newest = {log.rank: log for log in sorted(self._logs.values(), key=lambda g: g.attempt)}
+        newest = self._newest_logs()
         states = {}
         for rank in newest.keys() | ranks.keys():
             where = place(newest[rank].where()) if rank in newest else ""

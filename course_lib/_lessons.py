@@ -55,11 +55,15 @@ def _bool(text: str) -> bool:
 _PARSERS = {"None": _none, "bool": _bool, "int": int, "float": float, "str": str}
 
 
+def course_above(start: Path) -> Path | None:
+    """The nearest folder upwards from ``start`` with ``notebooks/`` in it."""
+    here = start.absolute()
+    return next((f for f in (here, *here.parents) if (f / "notebooks").is_dir()), None)
+
+
 def find_root(start: Path | None = None) -> Path:
     """The course's folder: the nearest one upwards with ``notebooks/``, else this checkout."""
-    start = (start or Path.cwd()).absolute()
-    above = (folder for folder in (start, *start.parents) if (folder / "notebooks").is_dir())
-    return next(above, Path(__file__).absolute().parents[1])
+    return course_above(start or Path.cwd()) or Path(__file__).absolute().parents[1]
 
 
 def find_lesson(lesson: str, root: Path) -> Path:

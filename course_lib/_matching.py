@@ -101,10 +101,10 @@ def summary(traces: Sequence[Trace]) -> pd.DataFrame:
         them, and milliseconds in which the rank was waiting for others, communicating, and doing
         anything else.
     """
-    rows = {}
+    rows, met = {}, match(traces)
     for trace in sorted(traces, key=lambda t: t.rank):
         parts = {"waiting": 0.0, "communicating": 0.0}
-        for segment in segments(trace, match(traces)):
+        for segment in segments(trace, met):
             parts[segment.kind] += segment.end - segment.begin
         rest = trace.end - trace.begin - sum(parts.values())
         rows[f"rank {trace.rank}"] = {

@@ -86,6 +86,7 @@ def frames_in_dump(dump: str, thread: int) -> list[Frame]:
 
 
 def without_the_launchers(frames: list[Frame]) -> list[Frame]:
+    """``frames`` without those of the code that calls the reader's function in a rank."""
     return [frame for frame in frames if frame.filename != _LAUNCHER]
 
 

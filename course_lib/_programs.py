@@ -1,14 +1,14 @@
 """Where written programs lie, and how they are written: whole or not at all."""
 
-import os
-import tempfile
 from pathlib import Path
+
+from course_lib._files import write_whole
+from course_lib._lessons import course_above
 
 
 def find_root() -> Path:
     """The course's folder: the nearest one upwards with ``notebooks/``, else the present one."""
-    here = Path.cwd()
-    return next((f for f in (here, *here.parents) if (f / "notebooks").is_dir()), here)
+    return course_above(Path.cwd()) or Path.cwd()
 
 
 def from_root(path: Path) -> str:
@@ -28,7 +28,7 @@ def place(name: str | Path, suffix: str) -> Path:
     return (path if path.parent != Path() else find_root() / "scripts" / path).absolute()
 
 
-def write_whole(path: Path, text: str, mark: str) -> None:
+def write_marked(path: Path, text: str, mark: str) -> None:
     """Write a file that holds ``mark``, in place of an older one with the same mark.
 
     Raises:
@@ -38,17 +38,7 @@ def write_whole(path: Path, text: str, mark: str) -> None:
         raise FileExistsError(f"{path} was not written here, and is left as it is: choose another")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", delete=False
-        ) as file:
-            try:
-                file.write(text)
-                file.flush()
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        write_whole(path, text.encode())
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -14,13 +14,13 @@ import fcntl
 import hashlib
 import itertools
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from course_lib._files import write_whole
 from course_lib._lessons import LessonError, find_root
 
 PLAN = "sweep.json"
@@ -170,13 +170,3 @@ def alone_in(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise LessonError(f"Another `course sweep` is at work in {folder}.") from error
         yield
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, whenever the power fails."""
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

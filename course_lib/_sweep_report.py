@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
 
 from course_lib._figures import COLOURS, figure, thousands, to_png
-from course_lib._sweep_plan import Plan, write_whole
+from course_lib._files import write_whole
+from course_lib._sweep_plan import Plan
 from course_lib.results import STATUS, collect_results, readable
 
 TABLE, PICTURE = "results.csv", "figure.png"

@@ -20,7 +20,6 @@ Invariants:
 import argparse
 import ast
 import hashlib
-import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from pathlib import Path
 
 import nbformat
 
+from course_lib._files import write_whole
 from course_lib._kept import keep_what_was_run, was_run
 from course_lib._source_rules import (
     exercise_faults,
@@ -93,12 +93,7 @@ def build(root: Path) -> list[str]:
         if not path.is_file() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
             keep_what_was_run(path, root / "runs" / "kept")
-            part = path.with_name(f".{path.name}.{os.getpid()}.part")
-            try:
-                part.write_bytes(content)
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
+            write_whole(path, content)
             written.append(name)
     return written
 

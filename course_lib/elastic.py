@@ -17,11 +17,12 @@ import torch
 from course_lib import reporting
 from course_lib._agent import MARK as MARK_OF_RUN
 from course_lib._agents import Agents
+from course_lib._arguments import check_device, check_gpus, check_seconds, check_whole_number
 from course_lib._flags import on_command_line
 from course_lib._loopback import SOCKETS_ON_LOOPBACK, loopback_store
 from course_lib._programs import existing_program, from_root
 from course_lib.errors import RankError
-from course_lib.group import DEVICES, cores
+from course_lib.group import cores
 from course_lib.scripts import MARK
 
 
@@ -133,26 +134,13 @@ def _check(nprocs, nnodes, max_restarts, device, threads, timeout, deadline) -> 
         raise RuntimeError(
             "torchrun was called inside a rank: ranks cannot start ranks of their own"
         )
-    for name, value, least in (
-        ("nprocs", nprocs, 1),
-        ("nnodes", nnodes, 1),
-        ("max_restarts", max_restarts, 0),
-        ("threads", 1 if threads is None else threads, 1),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name}={value!r}: a whole number is needed")
-        if value < least:
-            raise ValueError(f"{name}={value}: at least {least} is needed")
-    for name, value in (("timeout", timeout), ("deadline", 1 if deadline is None else deadline)):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"{name}={value!r}: a number of seconds is needed")
-        if not value > 0:
-            raise ValueError(f"{name}={value}: a positive number of seconds is needed")
-    if device not in DEVICES:
-        raise ValueError(f"device={device!r}: choose one of {', '.join(DEVICES)}")
-    gpus = torch.cuda.device_count() if device == "cuda" else nprocs * nnodes
-    if gpus < nprocs * nnodes:
-        raise ValueError(
-            f"device='cuda' with {nprocs * nnodes} ranks: this machine has {gpus} usable GPUs, and "
-            "NCCL wants one a rank; use fewer ranks, or device='auto'"
-        )
+    check_whole_number("nprocs", nprocs)
+    check_whole_number("nnodes", nnodes)
+    check_whole_number("max_restarts", max_restarts, least=0)
+    if threads is not None:
+        check_whole_number("threads", threads)
+    check_seconds("timeout", timeout)
+    if deadline is not None:
+        check_seconds("deadline", deadline)
+    check_device(device)
+    check_gpus(device, nprocs * nnodes, f"{nprocs * nnodes} ranks")

@@ -10,17 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
-import torch
 import torch.multiprocessing as mp
 
 from course_lib import reporting
+from course_lib._arguments import check_device, check_gpus, check_seconds, check_whole_number
 from course_lib._child import Job
 from course_lib._display import Display
 from course_lib._loopback import SOCKETS_ON_LOOPBACK, loopback_store
 from course_lib._places import cell_sources
 from course_lib._rank import Rank
 from course_lib._supervisor import Supervisor
-from course_lib.group import DEVICES
 
 START_METHODS = ("auto", "spawn", "forkserver")
 # The server imports these once; its ranks then have them. Third-party packages only: a module the
@@ -121,20 +120,12 @@ def _checked(fn, args, kwargs, nprocs, start_method, device, threads, timeout, d
             f"launch needs a function to run, got {type(fn).__name__} {fn!r:.60}: "
             "write launch(train, 3), not launch(train(3))"
         )
-    for name, value in (("nprocs", nprocs), ("threads", threads)):
-        if name == "threads" and value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name}={value!r}: a whole number is needed")
-        if value < 1:
-            raise ValueError(f"{name}={value}: at least 1 is needed")
-    for name, value in (("timeout", timeout), ("deadline", deadline)):
-        if name == "deadline" and value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"{name}={value!r}: a number of seconds is needed")
-        if not value > 0:
-            raise ValueError(f"{name}={value}: a positive number of seconds is needed")
+    check_whole_number("nprocs", nprocs)
+    if threads is not None:
+        check_whole_number("threads", threads)
+    check_seconds("timeout", timeout)
+    if deadline is not None:
+        check_seconds("deadline", deadline)
     there = mp.get_all_start_methods()
     if start_method == "auto":
         start_method = os.environ.get("COURSE_START_METHOD") or "auto"
@@ -142,14 +133,8 @@ def _checked(fn, args, kwargs, nprocs, start_method, device, threads, timeout, d
         why = " (a forked kernel deadlocks in OpenMP and CUDA)" if start_method == "fork" else ""
         choices = ", ".join(m for m in START_METHODS if m in ("auto", *there))
         raise ValueError(f"start_method={start_method!r}{why}: choose one of {choices}")
-    if device not in DEVICES:
-        raise ValueError(f"device={device!r}: choose one of {', '.join(DEVICES)}")
-    gpus = torch.cuda.device_count() if device == "cuda" else nprocs
-    if gpus < nprocs:
-        raise ValueError(
-            f"device='cuda' with nprocs={nprocs}: this machine has {gpus} usable GPUs, and NCCL "
-            "wants one a rank; use fewer ranks, or device='auto'"
-        )
+    check_device(device)
+    check_gpus(device, nprocs, f"nprocs={nprocs}")
     _bind(fn, args, kwargs)
     if start_method != "auto":
         return start_method

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from course_lib._flags import add_argument, checked_flags
-from course_lib._programs import place, write_whole
+from course_lib._programs import place, write_marked
 from course_lib._shake import CannotCarry, Carried, carry
 
 MARK = "Written by course_lib.write_script."
@@ -52,7 +52,7 @@ def write_script(fn: Callable[..., Any], name: str | Path, **defaults: Any) -> P
         compile(text, path, "exec", dont_inherit=True)
     except SyntaxError as error:  # `await` at the top level of a cell, for example
         raise CannotCarry(f"{fn.__name__} cannot stand in a program: {error}") from None
-    write_whole(path, text, MARK)
+    write_marked(path, text, MARK)
     print(f"Wrote {path} ({text.count(chr(10))} lines)")
     return path
 

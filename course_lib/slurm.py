@@ -4,9 +4,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from course_lib._arguments import check_device
 from course_lib._flags import on_command_line
-from course_lib._programs import existing_program, from_root, write_whole
-from course_lib.group import DEVICES
+from course_lib._programs import existing_program, from_root, write_marked
 
 _MARK = "# Written by course_lib.write_slurm."
 
@@ -52,8 +52,7 @@ def write_slurm(
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{what}={value!r}: a whole number from {least} is needed")
-    if device not in DEVICES:
-        raise ValueError(f"device={device!r}: choose one of {', '.join(DEVICES)}")
+    check_device(device)
     gpus = f"#SBATCH --gpus-per-node={nprocs}\n" if device == "cuda" else ""
     job = _JOB.format(
         mark=_MARK,
@@ -67,7 +66,7 @@ def write_slurm(
         command=shlex.join([from_root(program), *on_command_line(flags)]),
     )
     target = program.with_suffix(".sbatch")
-    write_whole(target, job, _MARK)
+    write_marked(target, job, _MARK)
     print(f"Wrote {target}. From the course's folder: sbatch {shlex.quote(from_root(target))}")
     return target
 

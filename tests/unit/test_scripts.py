@@ -156,9 +156,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
         pytest.skip("no file system may be mounted here")
     try:
         path = disk / "f.py"
-        _programs.write_whole(path, "MARK old", "MARK")
+        _programs.write_marked(path, "MARK old", "MARK")
         with pytest.raises(OSError, match=f"cannot write {path}: No space left on device"):
-            _programs.write_whole(path, "MARK" + "x" * 100_000, "MARK")
+            _programs.write_marked(path, "MARK" + "x" * 100_000, "MARK")
         assert path.read_text() == "MARK old"
         assert [p.name for p in disk.iterdir()] == ["f.py"]
     finally:

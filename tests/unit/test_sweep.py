@@ -14,7 +14,7 @@ import pytest
 from courses import Shell, write
 from PIL import Image
 
-from course_lib import _lessons, _running, _sweep, _sweep_plan, _sweep_report, cli
+from course_lib import _files, _lessons, _running, _sweep, _sweep_plan, _sweep_report, cli
 from course_lib.results import MIME
 
 PARAMETERS = """tags:parameters
@@ -368,9 +368,9 @@ def test_a_file_is_replaced_whole(course, monkeypatch):
     def fail(_):
         raise OSError("no power")
 
-    monkeypatch.setattr(_sweep_plan.os, "fsync", fail)
+    monkeypatch.setattr(_files.os, "fsync", fail)
     with pytest.raises(OSError, match="no power"):
-        _sweep_plan.write_whole(path, b"new")
+        _files.write_whole(path, b"new")
     assert path.read_text() == "old"
 
 
