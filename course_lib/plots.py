@@ -16,17 +16,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from course_lib._chunks import before_after, many_before_after, what_moved
+from course_lib._confusion import confusion
 from course_lib._diagrams import machine_card, sequence
 from course_lib._figures import COLOURS, INK, MUTED, WIDTH, figure, show, thousands
 from course_lib._grids import heat_map
 from course_lib._lanes import lanes
 from course_lib._meshes import mesh_map
+from course_lib._pictures import pictures
 from course_lib._points import map_of_prices, predicted_against_actual
 
 __all__ = [
     "COLOURS",
     "bars",
     "before_after",
+    "confusion",
     "figure",
     "heat_map",
     "lanes",
@@ -35,6 +38,7 @@ __all__ = [
     "many_before_after",
     "map_of_prices",
     "mesh_map",
+    "pictures",
     "predicted_against_actual",
     "sequence",
     "show",

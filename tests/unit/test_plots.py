@@ -61,6 +61,19 @@ DRAWINGS = {
         "validation RMSE (dollars)",
         **more,
     ),
+    "pictures": lambda **more: plots.pictures(
+        RANDOM.integers(0, 256, (11, 3, 32, 32), dtype=np.uint8),
+        ["cat", "automobile, is airplane", "a name far too long for its picture", *"abcdefgh"],
+        "Two pictures of three are named rightly",
+        marks=["right", "wrong"] + 9 * [None],
+        **more,
+    ),
+    "confusion": lambda **more: plots.confusion(
+        [[900, 12, 88], [3, 997, 0], [250, 1, 749]],
+        ["automobile", "bird", "cat of the house"],
+        "Cats are taken for automobiles",
+        **more,
+    ),
 }
 DIAGRAMS = {
     "machine_card": lambda: plots.machine_card(
