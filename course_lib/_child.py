@@ -5,7 +5,8 @@ DataLoader workers. It talks to the kernel through three pipes: messages (framed
 (all that Python or C++ writes to file descriptors 1 and 2), and stacks (what ``faulthandler``
 writes when asked where the rank stands). It ends when the kernel does. The module imports only
 the standard library until the pipes stand, so that a broken installation is reported like any
-other error. What it imports is paid for by every rank of every launch: it is kept little.
+other error. What it imports is kept little: every rank of every launch pays for what the fork
+server has not imported (``launcher._PRELOAD``).
 """
 
 import ctypes

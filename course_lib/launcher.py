@@ -4,12 +4,15 @@
 be defined in a cell; results, output and errors come back to the cell; nothing outlives the call.
 """
 
+import copyreg
+import importlib
 import inspect
 import os
 from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
+import torch
 import torch.multiprocessing as mp
 
 from course_lib import reporting
@@ -22,9 +25,15 @@ from course_lib._rank import Rank
 from course_lib._supervisor import Supervisor
 
 START_METHODS = ("auto", "spawn", "forkserver")
-# The server imports these once; its ranks then have them. Third-party packages only: a module the
-# reader edits would go stale there. (Every optimizer imports torch._dynamo: 1.4 s a rank.)
-_PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "cloudpickle", "tqdm"]
+# A function that uses torch and says `.classes` or `.ops` of anything makes cloudpickle send
+# torch.classes or torch.ops along, which are no plain modules: by their names, then.
+for _module in (torch.classes, torch.ops):
+    copyreg.pickle(type(_module), lambda module: (importlib.import_module, (module.__name__,)))
+# The server imports these once; its ranks then have them. None is a module the reader edits: that
+# would go stale there. (Every optimizer imports torch._dynamo: 1.4 s a rank. The last three are
+# what every rank imports of this package, which the kernel holds as long as the server does.)
+_PRELOAD = ["torch", "torch.distributed", "torch._dynamo", "cloudpickle"]
+_PRELOAD += ["course_lib._child", "course_lib.group", "course_lib.reporting"]
 
 
 def launch(

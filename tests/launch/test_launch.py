@@ -2,10 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import psutil
 import pytest
 from kernels import Kernel
+
+from course_lib import launcher
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -53,6 +57,20 @@ launch(outer(10), nprocs=2)
 """)
     assert not reply.error
     assert reply.value == "[(torch.Size([1]), 11, 2.0), (torch.Size([1]), 11, 2.0)]"
+
+
+def test_an_attribute_named_like_a_part_of_torch(kernel):
+    """cloudpickle takes `.classes` for torch.classes, which no pickler knows by itself."""
+    reply = kernel.run("""
+class Animals:
+    classes = ("cat", "dog")
+    ops = 3
+def count():
+    return torch.tensor(len(Animals.classes) + Animals.ops).item()
+launch(count, nprocs=2)
+""")
+    assert not reply.error
+    assert reply.value == "[5, 5]"
 
 
 def test_instances_of_cell_classes_come_back_as_that_class(kernel):
@@ -259,6 +277,24 @@ print("counts", json.dumps(launch(frozen, nprocs=2)))
     for count, own, places in json.loads(reply.text.rpartition("counts ")[2]):
         assert not places  # the kernel's business: a rank need not pay for it
         assert start_method == "spawn" or count > 10 * own > 0
+
+
+def test_the_fork_server_has_what_a_rank_imports_and_runs_nothing(kernel):
+    reply = kernel.run("print('In the rank:', *launch(lambda: sorted(sys.modules), nprocs=1)[0])")
+    in_rank = set(reply.text.rpartition("In the rank: ")[2].split())
+    code = "".join(f"import {name}\n" for name in launcher._PRELOAD) + (
+        "import sys, threading\n"
+        "print(threading.active_count(), torch.cuda.is_initialized())\n"
+        "print(*sys.modules)"
+    )
+    server = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    state, modules = server.stdout.splitlines()
+    assert state == "1 False"
+    packages = tuple({name.partition(".")[0] for name in launcher._PRELOAD})
+    assert {name for name in in_rank - set(modules.split()) if name.startswith(packages)} == set()
+    assert "course_lib._child" in in_rank
 
 
 def test_an_edited_module_is_fresh_in_the_next_launch(kernel, tmp_path):

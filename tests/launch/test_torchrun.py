@@ -223,6 +223,38 @@ with process_group() as pg:
     assert re.match(r"\[rank 0\] steps: 100%.* 3/3 .*i=2", bars[0])
 
 
+def test_traces_come_back_and_fit_together(kernel, folder):
+    reply = kernel.run(f"""
+from course_lib import matches, trace
+
+def exchange(size: int = 1):
+    with process_group() as pg, trace() as mine:
+        if pg.rank == 0:
+            dist.send(torch.ones(size), 1)
+        else:
+            dist.recv(torch.empty(size), 0)
+        dist.all_reduce(torch.ones(1))
+    return mine
+
+traces = torchrun({script(folder, "exchange")}, nprocs=2, size=10)
+""")
+    assert not reply.error
+    for rank, calls in enumerate(
+        ([("send", 1, 40), ("all_reduce", None, 4)], [("recv", 0, 40), ("all_reduce", None, 4)])
+    ):
+        seen = f"[(o.name, o.peer, o.nbytes) for o in traces[{rank}].operations]"
+        assert kernel.run(seen).value == str(calls)
+    met = "[list(row) for row in matches(traces)[['what', 'ranks', 'complete']].values]"
+    both = [["send → recv", "0 → 1", True], ["all_reduce", "0, 1", True]]
+    assert kernel.run(met).value == str(both)
+    where = kernel.run("traces[1].operations[0].where").value.strip("'")
+    program, _, line = where.partition(", line ")
+    assert program == "the_exchange.py"
+    assert "dist.recv(" in (folder / program).read_text().splitlines()[int(line) - 1]
+    one_clock = "traces[0].operations[1].begin < traces[1].operations[1].end"
+    assert kernel.run(one_clock).value == "True"
+
+
 def test_ranks_that_are_started_again(kernel, folder):
     reply = kernel.run(f"""
 def again(always: bool = False):

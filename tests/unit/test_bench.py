@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from bench import launches, report, trainings, verdicts  # noqa: E402
+from bench import launches, report, tracing_cost, trainings, verdicts  # noqa: E402
 from bench.processes import ToolFailed, kernel, run_program  # noqa: E402
 
 
@@ -35,6 +35,10 @@ def test_the_bare_script_trains_what_the_lesson_trains():
         ways = launches.Launches(home, None, 2, env)
         assert len(ways.seconds(launches.COURSE, times=2)) == 2
         assert all(size > 2**20 for size in ways.memory(launches.COURSE, ready=False))
+        tracing_cost.prepare(home)
+        cost = tracing_cost.measure(home, nprocs=3, repeats=4, turns=2)
+        assert tuple(cost) == tracing_cost.NAMES
+        assert all(0 < seconds < 10 for times in cost.values() for seconds in times)
         children = psutil.Process(home._pid).children(recursive=True)
     assert not any(child.is_running() for child in children)
     bare = trainings.train_with_script(trainings.BARE, 2, 2, "cpu", env)
@@ -64,6 +68,11 @@ def test_only_the_course_side_knows_the_course():
 def test_the_rate_is_of_the_slowest_rank_without_the_first_epoch():
     run = trained([0.0] * 30, times=[[1.0, 2.0, 3.0], [1.0, 3.0, 5.0]])
     assert run.rows_per_second(batch=10) == 20 * 10 / 4
+
+
+def test_one_slow_epoch_does_not_decide_the_rate():
+    run = trained([0.0] * 50, times=[[1.0, 2.0, 3.0, 13.0, 14.0]])
+    assert run.rows_per_second(batch=10) == 10 * 10 / 1.0
 
 
 @pytest.mark.parametrize(
@@ -125,7 +134,9 @@ def test_the_report_hides_nothing():
                 "memory": {launches.COURSE: 30e6, launches.SPAWN: 100e6},
                 "ready": {},
                 "rate": {trainings.COURSE: 960.0, trainings.BARE: 1000.0},
-                "load": {"1 minute": slow},
+                "plain": {tracing_cost.NAMES[0]: 1e-4 * slow},
+                "traced": {tracing_cost.NAMES[0]: 1.2e-4 * slow},
+                "load": {"others": 0.2 * slow},
             }
         )
     measured.trained = {name: trained([1.0]) for name in trainers}
@@ -138,8 +149,11 @@ def test_the_report_hides_nothing():
         ["–", "≤ 0.4", "not measured"],
         ["0.960 (0.960 to 0.960)", "≥ 0.97", "missed"],
     ]
+    costs = ["150 (100 to 200)", "180 (120 to 240)", "30 (20 to 40)", "1.20 (1.20 to 1.20)"]
+    traced, not_traced = tracing_cost.NAMES
+    assert found["trace"] == [[traced, *costs], [not_traced, *["–"] * 4]]
     text = report.text(found)
-    for said in ("missed", "not measured", "no port", "1.0 to 2.0", "0.060 (0.040 to 0.080)"):
+    for said in ("missed", "not measured", "no port", "20% to 40%", "0.060 (0.040 to 0.080)"):
         assert said in text
 
 

@@ -7,9 +7,11 @@ import os
 import sys
 import time
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
-from . import launches, peers, report, trainings
+import psutil
+
+from . import launches, peers, report, tracing_cost, trainings
 from .processes import Kernel, ToolFailed, kernel
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes", type=float, default=4.5, help="no new round after so long (default: 4.5)"
     )
-    parser.add_argument("--epochs", type=int, default=10, help="a training (default: 10)")
+    parser.add_argument("--epochs", type=int, default=15, help="a training (default: 15)")
     parser.add_argument("--nprocs", type=int, default=2, help="ranks (default: 2)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--quick", action="store_true", help="3 epochs, 2 rounds: does it work?")
@@ -92,13 +94,14 @@ def _measure(
     measured = report.Measured(names, schooled)
     with _noted(measured.failures, trainings.COURSE):
         trainings.prepare(trainer)
+    tracing_cost.prepare(home)
     begun = time.monotonic()
     for number in range(options.rounds):
         if number and time.monotonic() - begun > 60 * options.minutes:
             break
         print(f"round {number + 1} of {options.rounds}: ", end="", flush=True)
         now = {kind: {} for kind in report.KINDS}
-        now["load"]["1 minute"] = os.getloadavg()[0]
+        others = [_busy_meanwhile()]
         turn = number % len(names)  # nobody is always first
         for name in names[turn:] + names[:turn]:
             with _noted(measured.failures, name):
@@ -111,6 +114,7 @@ def _measure(
                         now[kind][name] = median(sizes)
         turn = number % len(schooled)
         for name in schooled[turn:] + schooled[:turn]:
+            others.append(_busy_meanwhile())
             with _noted(measured.failures, name):
                 what = options.epochs, options.nprocs, options.device
                 if name == trainings.COURSE:
@@ -119,9 +123,18 @@ def _measure(
                     run = trainings.train_with_script(name, *what, env)
                 measured.trained[name] = run
                 now["rate"][name] = run.rows_per_second(trainings.BATCH)
+        with _noted(measured.failures, "trace"):
+            for name, times in tracing_cost.measure(home, options.nprocs).items():
+                now["plain"][name], now["traced"][name] = times
+        now["load"]["others"] = mean(others)
         measured.rounds.append(now)
         print(f"{time.monotonic() - begun:.0f} s", flush=True)
     return measured
+
+
+def _busy_meanwhile() -> float:
+    """The share of the machine that other programs take: nothing of ours runs here."""
+    return psutil.cpu_percent(0.5) / 100
 
 
 @contextlib.contextmanager

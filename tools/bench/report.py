@@ -3,9 +3,10 @@
 import argparse
 from dataclasses import dataclass, field
 
-from . import launches, trainings, verdicts
+from . import launches, tracing_cost, trainings, verdicts
 
-KINDS = ("first", "again", "memory", "ready", "rate", "load")  # seconds, bytes, rows a second
+# Seconds, bytes, rows a second, seconds of an operation, a share of the machine.
+KINDS = ("first", "again", "memory", "ready", "rate", "plain", "traced", "load")
 
 
 @dataclass
@@ -84,7 +85,20 @@ def summary(options: argparse.Namespace, measured: Measured) -> dict:
             ]
             for name in measured.trainers
         ],
+        "trace": [_cost(name, measured) for name in tracing_cost.NAMES],
     }
+
+
+def _cost(name: str, measured: Measured) -> list[str]:
+    plain, traced = (measured.column(kind, name) for kind in ("plain", "traced"))
+    added = [1e6 * (t - p) for p, t in zip(plain, traced, strict=True) if p and t]
+    return [
+        name,
+        measured.spread("plain", name, ".0f", 1e6),
+        measured.spread("traced", name, ".0f", 1e6),
+        verdicts.Spread.of(added).text(".0f"),
+        verdicts.ratios(traced, plain).text(".2f"),
+    ]
 
 
 def _machine(options: argparse.Namespace, rounds: list[dict]) -> dict[str, str]:
@@ -92,8 +106,8 @@ def _machine(options: argparse.Namespace, rounds: list[dict]) -> dict[str, str]:
 
     wanted = ("CPU cores", "memory", "GPUs", "Python", "torch")
     facts = {name: fact for name, fact in machine_facts().items() if name in wanted}
-    load = [found["load"]["1 minute"] for found in rounds]
-    facts["load average meanwhile"] = f"{min(load):.1f} to {max(load):.1f}"
+    load = [found["load"]["others"] for found in rounds]
+    facts["other programs took"] = f"{min(load):.0%} to {max(load):.0%} of it, by rounds"
     facts["ranks"] = f"{options.nprocs} on {options.device}, {options.threads} thread(s) each"
     return facts
 
@@ -102,12 +116,14 @@ def text(found: dict) -> str:
     """The tables, in Markdown."""
     starts = ["an empty function", "first, s", "again, s", "PSS a rank, MB", "with an optimizer"]
     rates = ["lesson 11's training", "rows a second", "largest difference of losses"]
+    costs = ["an operation on rank 0, µs", "plain", "with trace()", "added", "ratio"]
     parts = [
         "; ".join(f"{name}: {fact}" for name, fact in found["machine"].items()) + ".",
         f"Medians of {len(found['rounds'])} interleaved rounds (smallest to largest). Every "
         "training uses that number of threads; torchrun by itself would take one a rank.",
         verdicts.table(starts, found["starts"]),
         verdicts.table(rates, found["rates"]),
+        verdicts.table(costs, found["trace"]),
         verdicts.table(["ratio of the same round", "median", "bar", "verdict"], found["verdicts"]),
     ]
     if found["void"]:

@@ -2,8 +2,9 @@
 
 Under ``launch`` it is the lesson's own ``train``, read from its source and executed in a kernel as
 the lesson's cell is. The others are scripts under torchrun, in ``programs/``. The first epoch is a
-warm-up: rates are of the epochs after it. All must find the same losses, otherwise they did
-not do the same work and no ratio means anything.
+warm-up, and of those after it the median counts: an epoch lasts a third of a second, and whatever
+else the machine does in between makes some last twice as long. All must find the same losses,
+otherwise they did not do the same work and no ratio means anything.
 """
 
 import ast
@@ -11,7 +12,9 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from .processes import Kernel, torchrun
@@ -43,10 +46,10 @@ class Trained(NamedTuple):
     threads: list[int]
 
     def rows_per_second(self, batch: int) -> float:
-        """Rows trained a second after the first epoch, on the slowest rank."""
-        epochs = len(self.times[0])
-        steps = len(self.losses) // epochs * (epochs - 1)
-        return steps * batch / max(times[-1] - times[0] for times in self.times)
+        """Rows trained a second in the median epoch after the first, on the slowest rank."""
+        steps = len(self.losses) // len(self.times[0])
+        epochs = [median(end - begin for begin, end in pairwise(times)) for times in self.times]
+        return steps * batch / max(epochs)
 
 
 def lesson_code(
