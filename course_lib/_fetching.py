@@ -53,11 +53,11 @@ def fetch(names: Iterable[str], verify_only: bool = False) -> int:
 
 def _fetch_one(name: str) -> None:
     from course_lib import data
-    from course_lib.data._finding import data_folder
+    from course_lib.data._finding import lying
 
     module = getattr(data, name)
     module.load(source="real")  # says itself what it found, how much, and where
-    path = data_folder() / module.PUBLICATION.file
+    path = lying(module.PUBLICATION)
     print(f"✓ {name}: real and right, {size_of(path) / 1e6:,.1f} MB", flush=True)
 
 

@@ -18,7 +18,7 @@ class DataSet(NamedTuple):
     Attributes:
         name: Its module in ``course_lib.data``.
         publication: Its title, its publisher, and the publisher's name of the file.
-        path: Where its file or folder belongs.
+        path: Where its file or folder belongs; where its archive lies, if that is all there is.
     """
 
     name: str
@@ -88,10 +88,21 @@ def data_sets() -> list[DataSet]:
         NotADirectoryError: The data folder is none; see ``data_folder``.
     """
     from course_lib import data
-    from course_lib.data._finding import data_folder
 
     published = {name: getattr(data, name).PUBLICATION for name in data._DATA_SETS}
-    return [DataSet(name, p, data_folder() / p.file) for name, p in published.items()]
+    return [DataSet(name, p, _place(p)) for name, p in published.items()]
+
+
+def _place(publication: "Publication") -> Path:
+    from course_lib.data._finding import data_folder, lying
+
+    folder = data_folder()
+    packed = publication.packed and folder / publication.packed
+    return (
+        lying(publication)
+        or (packed if packed and packed.exists() else None)
+        or (folder / publication.file)
+    )
 
 
 def _backends(dist) -> dict[str, bool]:

@@ -9,9 +9,9 @@ import importlib
 
 from course_lib.data._finding import DataDamaged, DataNotFound, Dataset
 
-_DATA_SETS = ("housing",)
+_DATA_SETS = ("cifar10", "housing", "imdb")
 
-__all__ = ["DataDamaged", "DataNotFound", "Dataset", "housing"]
+__all__ = ["DataDamaged", "DataNotFound", "Dataset", "cifar10", "housing", "imdb"]
 
 
 def __getattr__(name: str):

@@ -3,7 +3,7 @@
 A data set is looked for in this order, and the reader is told which step it came from:
 
 1. the file or folder a person downloaded by hand, under the publisher's own name, in
-   `data_folder()`;
+   `data_folder()` (where several publishers have the data, the first of their names that is there);
 2. a download from the publisher into that same folder, so that next time step 1 finds it;
 3. with ``source="auto"`` only: a synthetic stand-in, announced so that nobody can miss it.
 
@@ -13,22 +13,20 @@ Invariants:
 - A file that is there but damaged is `DataDamaged` for every source that looks at it; it is never
   passed over for a download or a stand-in.
 - A download appears under its final name whole or not at all. One process downloads while the
-  others on this machine wait, then find its file. A process that is killed leaves its lock to the
-  operating system and its temporary file to be overwritten.
+  others on this machine wait, then find its file: see `course_lib.data._storing`.
 
 A data set's module describes its publisher with a `Publication` and calls `load_table`, or `locate`
 where the data are no table. The publisher's step is a function: for a single file it calls
 `course_lib.data._download.download`, for others a library made for the data set.
 """
 
-import contextlib
-import fcntl
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from course_lib.data._storing import store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,12 +72,19 @@ class Publication:
         where: Where a person gets it: an address, what else to do with it, another address.
         fetch: The publisher's step: ``fetch(path)`` makes the checked file or folder under the
             temporary name ``path``, or raises an `OSError` whose text says why not.
+        packed: The publisher's name of an archive that a person may put there instead, if any.
+        others: Names under which the same data may lie there too, looked for in this order when
+            `file` is not there.
+        stored: The name under which a download is stored, where it is not `file`; looked for last.
     """
 
     title: str
     file: str
     where: str
     fetch: Callable[[Path], None]
+    packed: str | None = None
+    others: tuple[str, ...] = ()
+    stored: str | None = None
 
 
 def data_folder() -> Path:
@@ -93,15 +98,20 @@ def data_folder() -> Path:
     if chosen := os.environ.get("COURSE_DATA"):
         folder, says = Path(chosen).expanduser().absolute(), "COURSE_DATA names"
     else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        cache = cache if cache.is_absolute() else Path.home() / ".cache"  # as the XDG rule has it
-        folder, says = cache / "torch-distributed-course", "The course keeps its data in"
+        folder, says = default_folder(), "The course keeps its data in"
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise NotADirectoryError(
             f"{says} {folder}, and that is not a folder. "
             "Set COURSE_DATA to the folder that holds the data files."
         )
     return folder
+
+
+def default_folder() -> Path:
+    """Return the course's folder in the user's cache folder; it need not exist yet."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    cache = cache if cache.is_absolute() else Path.home() / ".cache"  # as the XDG rule has it
+    return cache / "torch-distributed-course"
 
 
 def load_table(
@@ -153,15 +163,16 @@ def locate(publication: Publication, source: str) -> Path | None:
     if source == "synthetic":
         _announce_stand_in(publication, 'source="synthetic" asked for it.')
         return None
+    if there := lying(publication):
+        return there
     path = data_folder() / publication.file
-    if os.path.lexists(path):  # a dangling link counts as there: reading it then names the fault
-        return path
+    kept = data_folder() / (publication.stored or publication.file)
     lacking = "no such file" if os.path.isdir(path.parent) else "no such folder"
     try:
-        _fetch(publication, path)
+        _fetch(publication, kept)
     except OSError as error:
         story = _STORY.format(
-            path=path,
+            path=" or ".join([str(path), *publication.others]),
             lacking=lacking,
             error=error,
             file=publication.file,
@@ -174,7 +185,20 @@ def locate(publication: Publication, source: str) -> Path | None:
             ) from error
         _announce_stand_in(publication, "the real data are not here.\n" + story)
         return None
-    return path
+    return kept
+
+
+def lying(publication: Publication) -> Path | None:
+    """Return the file or folder that lies in the data folder already; None if none does.
+
+    A dangling link counts as there: reading it then names the fault.
+
+    Raises:
+        NotADirectoryError: See `data_folder`.
+    """
+    names = (publication.file, *publication.others, publication.stored)
+    paths = (data_folder() / name for name in names if name)
+    return next((path for path in paths if os.path.lexists(path)), None)
 
 
 def damaged(path: Path, fault: str) -> DataDamaged:
@@ -209,38 +233,4 @@ def _fetch(publication: Publication, path: Path) -> None:
     """Take the publisher's step for `path`: one process at a time, whole or not at all."""
     if os.environ.get("COURSE_OFFLINE", "").lower() not in ("", "0", "false", "no"):
         raise OSError("not tried, because COURSE_OFFLINE is set")
-    with contextlib.ExitStack() as stack:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_turn(path, publication.title))
-        except OSError as error:
-            reason = error.strerror or error
-            raise OSError(f"not tried: nothing can be stored in {path.parent}: {reason}") from error
-        if os.path.lexists(path):  # another process brought it while this one waited
-            return
-        part = path.with_name(f".{path.name}.part")  # in the same folder: the rename is atomic
-        _remove(part)  # a process that was killed may have left one
-        try:
-            publication.fetch(part)
-            os.replace(part, path)
-        finally:
-            _remove(part)
-
-
-@contextlib.contextmanager
-def _turn(path: Path, title: str) -> Iterator[None]:
-    """Wait for the turn to work on `path`; the system ends the turn of a process that dies."""
-    with open(path.with_name(f".{path.name}.lock"), "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{title}: another process is downloading it; waiting.", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    store(path, publication.fetch, title=publication.title, doing="downloading it")

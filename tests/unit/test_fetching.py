@@ -13,7 +13,8 @@ from course_lib.data._housing_stand_in import make_stand_in
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty data folder, and no network."""
+    """An empty data folder, and one data set: the others have tests of their own."""
+    monkeypatch.setattr(data, "_DATA_SETS", ("housing",))
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
     monkeypatch.delenv("COURSE_OFFLINE", raising=False)
     return tmp_path

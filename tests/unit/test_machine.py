@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from course_lib import group
-from course_lib.data import housing
+from course_lib.data import cifar10, housing, imdb
 from course_lib.machine import found_data, machine_facts
 
-HOUSING = "data: California housing"
+CIFAR10, HOUSING = "data: CIFAR-10", "data: California housing"
+IMDB = "data: IMDb reviews"
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +22,9 @@ def folder(tmp_path, monkeypatch):
     def fetch(path):
         raise AssertionError("machine_facts asked the publisher")
 
-    refusing = dataclasses.replace(housing.PUBLICATION, fetch=fetch)
-    monkeypatch.setattr(housing, "PUBLICATION", refusing)
+    for module in (cifar10, housing, imdb):
+        refusing = dataclasses.replace(module.PUBLICATION, fetch=fetch)
+        monkeypatch.setattr(module, "PUBLICATION", refusing)
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
     monkeypatch.delenv("COURSE_DEVICE", raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
@@ -51,7 +53,9 @@ def test_every_fact_is_there_and_true(gpus):
         "torch",
         "backends",
         "here, ranks use",
+        CIFAR10,
         HOUSING,
+        IMDB,
     ]
     assert all(isinstance(text, str) and text for text in facts.values())
     assert facts["CPU cores"] == str(group.cores())
@@ -81,5 +85,5 @@ def test_data_that_are_not_here_stay_away(folder):
 def test_data_that_are_here_are_pointed_at_and_not_read(folder):
     file = folder / "housing.csv"
     file.write_text("whatever it holds")
-    assert found_data() == {"California housing": str(file)}
+    assert found_data()["California housing"] == str(file)
     assert machine_facts()[HOUSING] == str(file)
