@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from course_lib._figures import COLOURS, INK, MUTED, WIDTH, figure
+from course_lib._figures import COLOURS, INK, WIDTH, figure
+from course_lib._text import text_width
 
 
 def confusion(
@@ -49,8 +50,8 @@ def confusion(
         if right:
             ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=COLOURS[0]))
         red, green, blue, _ = drawn.to_rgba(mistakes[row, column])
-        dark = right or 0.3 * red + 0.59 * green + 0.11 * blue < 0.55
-        colour = "white" if dark else INK if count else MUTED
+        dark = right or 0.3 * red + 0.59 * green + 0.11 * blue < 0.46
+        colour = "white" if dark else INK
         weight = "bold" if right else "normal"
         text = f"{count:,.0f}"
         ax.text(
@@ -60,7 +61,10 @@ def confusion(
         row, column = np.unravel_index(np.argmax(mistakes), mistakes.shape)
         frame = {"fill": False, "edgecolor": INK, "linewidth": 2.4, "clip_on": False, "zorder": 3}
         ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **frame))
-    ax.set_xticks(range(n), classes, rotation=35, ha="right", rotation_mode="anchor")
+    room = (WIDTH - 0.5 - max(text_width(str(name), 9) for name in classes)) / n - 0.1
+    fits = all(text_width(str(name), 9) <= room for name in classes)
+    turned = {} if fits else {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(range(n), classes, **turned)
     ax.set_yticks(range(n), classes)
     for text in (*ax.get_xticklabels(), *ax.get_yticklabels()):
         text.set(parse_math=False, color=INK)

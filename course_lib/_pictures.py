@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from course_lib._figures import COLOURS, INK, WIDTH, figure
-from course_lib._text import wrap
+from course_lib._figures import COLOURS, INK, TITLE_SIZE, WIDTH, figure
+from course_lib._text import text_width, wrap
 
-CAPTION = 8  # points
+LINES = 3  # of a caption, at most
 _MARKS = {"right": ("✓ ", COLOURS[2]), "wrong": ("✗ ", COLOURS[3]), None: ("", "none")}
 
 
@@ -29,7 +29,7 @@ def pictures(
     Args:
         images: Tensor or array of bytes (uint8): (N, 3, H, W) as networks take them, (N, H, W, 3),
             or (N, H, W) in grey.
-        captions: A few words for each. They wrap under their picture.
+        captions: A few words for each. They wrap under their picture; after three lines, "…".
         title: The finding.
         marks: For each picture ``"right"``, ``"wrong"`` or None.
         columns: Pictures in a row, at most.
@@ -40,8 +40,8 @@ def pictures(
 
     Raises:
         TypeError: The images are not bytes.
-        ValueError: There is no picture, the shape is none of the three, the counts differ, or a
-            mark is unknown.
+        ValueError: There is no picture, the shape is none of the three, the counts differ, a mark
+            is unknown, or ``columns`` is less than 1.
     """
     pixels = _as_rows_of_pixels(images)
     marks = [None] * len(pixels) if marks is None else list(marks)
@@ -50,25 +50,46 @@ def pictures(
         raise ValueError(f"pictures: {counts}: one caption (and one mark) for each image")
     if unknown := [mark for mark in marks if mark not in _MARKS]:
         raise ValueError(f"pictures: mark {unknown[0]!r}: 'right', 'wrong' or None")
+    if columns < 1:
+        raise ValueError(f"pictures: columns={columns}: at least 1 picture in a row")
     columns = min(columns, len(pixels))
-    rows = -(-len(pixels) // columns)
-    cell = WIDTH / max(columns, 6)
+    across = max(columns, 6)  # few pictures stand on the left, not larger than these
+    cell, points = WIDTH / across, 8 if across <= 8 else 6.5
     texts = [
-        wrap(_MARKS[mark][0] + str(caption), cell - 0.04, CAPTION)
+        _caption(_MARKS[mark][0] + str(caption), cell - 0.05, points)
         for caption, mark in zip(captions, marks, strict=True)
     ]
-    lines = max(map(len, texts))
-    size = (WIDTH, 0.55 + rows * (0.84 * cell + 0.1 + 0.16 * lines))
-    fig, axes = figure(title, nrows=rows, ncols=columns, size=size, origin=origin)
-    for place, ax in enumerate(np.atleast_1d(axes).flat):
+    starts = range(0, len(pixels), columns)
+    lines = [max(map(len, texts[start : start + columns])) for start in starts]
+    height, width = pixels.shape[1:3]
+    each = 0.84 * cell * height / width + 0.1  # inches
+    above = 0.32 + 0.23 * len(wrap(title, WIDTH - 1.9, TITLE_SIZE, bold=True))
+    size = (WIDTH, above + len(lines) * each + 0.16 * sum(lines))
+    fig, axes = figure(title, nrows=len(lines), ncols=across, size=size, origin=origin)
+    for (row, column), ax in np.ndenumerate(np.reshape(axes, (-1, across))):
+        place = row * columns + column
+        if column >= columns or place >= len(pixels):
+            ax.remove()
+            continue
         ax.axis("off")
-        if place < len(pixels):
-            ax.imshow(pixels[place], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            look = {"fontsize": CAPTION, "color": INK, "parse_math": False}
-            below = {"loc": "center", "va": "top", "y": -0.04, "pad": 0}
-            ax.set_title("\n".join(texts[place]), **look, **below)
-            _frame(ax, _MARKS[marks[place]][1], pixels[place].shape)
+        ax.set_anchor("S")  # where the layout takes it to be, so that its caption has room below
+        ax.imshow(pixels[place], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        look = {"fontsize": points, "color": INK, "parse_math": False}
+        below = {"loc": "center", "va": "top", "y": 0, "pad": -5}
+        ax.set_title("\n".join(texts[place]), **look, **below)
+        _frame(ax, _MARKS[marks[place]][1], pixels[place].shape)
     return fig
+
+
+def _caption(text: str, width: float, points: float) -> list[str]:
+    """At most three lines; what is left out is told by three dots."""
+    lines = wrap(text, width, points)
+    if len(lines) > LINES:
+        lines, last = lines[:LINES], lines[LINES - 1]
+        while text_width(f"{last}…", points) > width:
+            last = last[:-1]
+        lines[-1] = f"{last.rstrip(' ,')}…"
+    return lines
 
 
 def _as_rows_of_pixels(images) -> np.ndarray:
