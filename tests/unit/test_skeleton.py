@@ -19,6 +19,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 DISTRIBUTIONS = {
     "IPython": "ipython",
     "PIL": "pillow",
+    "huggingface_hub": "huggingface-hub",
     "jupyter_client": "jupyter-client",
     "sklearn": "scikit-learn",
 }
