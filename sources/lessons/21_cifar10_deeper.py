@@ -2,7 +2,7 @@
 # # CIFAR-10: deeper networks, better measured
 #
 # **You will learn**
-# - how a better start, better transforms and a better rate get more from the same sixty seconds;
+# - how a better start, better transforms and a better rate get more from a minute of training;
 # - what BatchNorm does on several ranks, and why N ranks no longer equal one process;
 # - to see what a network confuses, counted over ranks to the last picture.
 #
@@ -191,8 +191,8 @@ def accuracy(model: nn.Module, rows: torch.Tensor, pg, together: bool) -> float:
 # %% [markdown]
 # ## The run
 #
-# In the first two thirds of the time the network sees windows of 24 × 24, then whole pictures, shifted. **Lesson 20's network took as long. By how much will this one be
-# better?**
+# In the first two thirds of the time the network sees windows of 24 × 24, then whole pictures, shifted. **By how much will it beat lesson 20's
+# network?**
 
 
 # %%
@@ -277,7 +277,7 @@ pd.concat(tables).map("{:.1e}".format)
 
 # %% [markdown]
 # Held still, the promise holds to rounding. With batch statistics the losses differ from the start, and that is no error: two ranks with 60 pictures each train *another network*, one whose statistics are a little
-# noisier. With 60 that does little harm. With 4 pictures a rank it would.
+# noisier: the fewer pictures a rank has, the noisier.
 #
 # The cure is to compute the statistics over all ranks, as `nn.SyncBatchNorm` does. **Try it here:**
 
@@ -482,7 +482,7 @@ record_results(
 #
 # ## Take-away
 #
-# > In the same time a better start, transforms and a rate that comes down again are worth more than a larger network. BatchNorm makes each rank's batch matter, so N ranks train a slightly
+# > A better start and a rate that comes down again buy more than depth: of four shapes, the best was one of the two cheapest to train. BatchNorm makes each rank's batch matter, so N ranks train a slightly
 # > other network than one, unless the statistics are shared or held still. A confusion matrix is a sum over ranks like any other, and says more than accuracy.
 #
 # **To go further**

@@ -242,7 +242,9 @@ def one_step(mine: int):
 traces = launch(one_step, batch // most, nprocs=most, **options)
 waiting = summary(traces)["waiting, ms"]
 whole = 1e3 * max(lane.end - lane.begin for lane in traces)
-title = f"In a step of {whole:.0f} ms the quickest of {most} ranks waits {waiting.max():.0f} ms for the others"
+title = (
+    f"In a step of {whole:.0f} ms one of {most} ranks waits {waiting.max():.0f} ms for the others"
+)
 show(lanes(traces, title), alt=f"Lanes of {most} ranks in one training step. {title}")
 
 # %% [markdown]
@@ -252,7 +254,7 @@ show(lanes(traces, title), alt=f"Lanes of {most} ranks in one training step. {ti
 # ## A larger batch is not free
 #
 # Weak scaling keeps each rank's part, so there are fewer messages for the same pictures. But the batch grows, and an epoch has fewer steps. What does that do to the accuracy? A rule of thumb (Goyal et al., 2017) says: k times the batch, k
-# times the rate, and **warm up**, that is, begin with a small rate. **Which of these three will learn most from the same pictures?**
+# times the rate, and **warm up**, that is, begin with a small rate. **Which of the four runs below will have learnt most from the same pictures?**
 
 
 # %%
