@@ -287,7 +287,8 @@ fig = pictures(data.test_images[shown], captions, title, marks=marks, origin=dat
 show(fig, alt=f"Eight pictures named rightly, eight wrongly: {'; '.join(captions)}")
 
 # %% [markdown]
-# Some you would get wrong as well. Others show what the network goes by: a blue ground, a shape. And it does not know that it does not know.
+# Some you would get wrong as well. Others show what the network goes by: a blue ground, a shape. Now and then the *label* is the mistake: about one test label in two hundred is
+# disputed ([Northcutt et al., 2021](https://arxiv.org/abs/2103.14749)). And the network does not know that it does not know.
 #
 # ## Is that good?
 #
