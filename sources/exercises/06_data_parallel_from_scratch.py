@@ -17,7 +17,7 @@ from course_lib.checks import lesson_06 as check
 # %% [markdown]
 # ## 6.1 · One message for all gradients
 #
-# *Difficulty 2 of 5 · 15 minutes · goal: one all_reduce, whatever the number of parameters*
+# *Difficulty 2 of 5 · 10 minutes · goal: one all_reduce, whatever the number of parameters*
 #
 # In the lesson `averaged` sends every gradient by itself: one all_reduce for a weight matrix, and another for a bias of ten numbers,
 # which costs about as much time. Send all of them in one tensor. Some parameters may have had no part in this rank's loss, and have `None` for a gradient; on
@@ -92,7 +92,7 @@ check.loss_for_ddp(loss_for_ddp)
 # %% [markdown]
 # ## 6.3 · MiniDDP that can wait
 #
-# *Difficulty 4 of 5 · 40 minutes · goal: one all_reduce a bucket and step, however many micro-batches a step has*
+# *Difficulty 3 of 5 · 25 minutes · goal: one all_reduce a bucket and step, however many micro-batches a step has*
 #
 # When a batch does not fit into memory, one takes it in **micro-batches**: `backward()` after each, and one `optimizer.step()` at the end.
 # The gradients add up in `.grad` meanwhile, and only their sum has to travel:
@@ -186,7 +186,9 @@ class MiniDDP(nn.Module):
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Inside it gradients add up on this rank, and nothing is sent; also after an error."""
+        """Inside it gradients add up on this rank, and nothing is sent. It may be nested, and left
+        by an error.
+        """
         # BEGIN SOLUTION
         before, self.sync = self.sync, False
         try:

@@ -3,7 +3,7 @@
 #
 # **You will learn**
 # - how several ranks train one model: each takes a share of the batch, and they average their gradients;
-# - which small slips break it without an error, and the one number that gives them away;
+# - which small slips break it without an error, and the two tests that give them away;
 # - how buckets and hooks make it fast, in a class of your own that equals torch's `DistributedDataParallel`.
 #
 # *About 45 minutes; the cells run for about half a minute. Runs on any machine: 2 or 3 processes, Gloo on the CPU.*
@@ -60,8 +60,8 @@ def batches(steps: int) -> list[torch.Tensor]:
 # batch into N equal parts, compute a gradient on each, take the mean of the N gradients, and you have the gradient of the whole
 # batch.
 #
-# So every rank keeps a copy of the model, a **replica**, and takes every N-th row. What a rank does with its rows until the gradients are
-# there is left open, `step`; so is what is done to the model beforehand, `wrap`. We shall fill both in several ways. `apart` asks
+# So every rank keeps a copy of the model, a **replica**, and takes every N-th row. `train` leaves two things open, which we shall fill in
+# several ways: `wrap`, what is done to the model beforehand, and `step`, what a rank does with its rows until the gradients are there. `apart` asks
 # how far the replicas are from each other.
 
 
@@ -132,9 +132,9 @@ for step in losses:
     print(f"{step.__name__}: loss from {losses[step][0]:.2f} to {losses[step][-1]:.2f}")
 
 # %% [markdown]
-# Averaged, they are not nearly equal but *equal*: same weights, same gradient, same step. Each by itself, there are N models by the end,
-# each of which has seen a part of the data. And mind the last lines: the loss falls either way. **A loss curve does not tell
-# whether the ranks train together.**
+# Averaged, they are not nearly equal but *equal*: same weights, same gradient, same step. Each by itself, there are N models by the end, each
+# of which has learned from its own part of every batch. And mind the last lines: both losses fall. **A falling loss does not tell whether the
+# ranks train together**; you would need the right run beside it.
 #
 # Equal to each other is half of the promise. Are they equal to *one process* that takes the whole batch? Compare the first 20 steps.
 
@@ -190,20 +190,21 @@ table = {name: [lost[0], lost[-1], far[-1]] for name, (lost, _, far) in runs.ite
 pd.DataFrame(table, index=["first loss", "last loss", "replicas apart"]).T.round(3)
 
 # %%
-title = "The slips raise no error, and every loss falls: the replicas' distance gives them away"
+ends = ", ".join(f"{far[-1]:.2f}" for name, (_, _, far) in runs.items() if name != "right")
+title = f"The replicas' distance gives all three slips away: {ends} at the end, instead of 0"
 curves = {name: far for name, (_, _, far) in runs.items()}
 show(lines(curves, title, "step", "largest difference of a weight"), alt=title)
 
 # %% [markdown]
-# Averaged gradients make equal *steps*. They make equal replicas only if these were equal before, so a slow start is all that tells
-# of the first slip, and one would blame the learning rate. The other two losses look right. So test what you build: `apart` must be
+# With a start of their own they do not *move* apart: all take the same steps, and stay as far apart as they began. The other two do. The first slip shows as slow learning, for
+# which one would blame the rate; the others end a little higher than the right one, which nobody notices without the right one beside them. So test what you build: `apart` must be
 # 0, and 20 steps must equal one process.
 #
 # ## Fewer messages: buckets
 #
-# Lesson 04 found that a small message costs nearly as much as a large one. Our network has 6 tensors; networks with hundreds are common. So gradients travel in **buckets**:
+# Lesson 04 found that every message has a price of its own, α, however short it is. Our network has 6 tensors; networks with hundreds are common. So gradients travel in **buckets**:
 # tensors that fill one message together. Here is how to make them up, and how to send one off and take it in again. Where a parameter has no gradient, zeros
-# hold its place.
+# hold its place. (Divided first and added up then, as DDP does it: the sum of large gradients might be too large a number for a type of 16 bits.)
 
 
 # %%
@@ -271,9 +272,11 @@ ax.set_ylim(bottom=0)
 show(fig, alt=f"Time against the number of messages. {title}")
 
 # %% [markdown]
+# Once all gradients are there, a few large messages are cheapest. So why not a single one? Because the gradients are not there all at once.
+#
 # ## Sooner: hooks
 #
-# So far the messages wait for the end of `backward()`. But backward works through the layers from the last to the first, and a layer's gradient is
+# So far the messages wait for the end of `backward()`. But backward works through the layers from the last to the first, and the last layers' gradients are
 # complete long before it is through. Autograd can tell us when: a **hook** on a parameter is called as soon as its gradient is there. **When
 # will the last layer's be ready, and when the first one's?**
 
@@ -364,13 +367,13 @@ def compare(n):
 pd.DataFrame({f"{n} ranks": compare(n) for n in (2, 3)}).T.map("{:.1e}".format)
 
 # %% [markdown]
-# (The first two columns are the largest differences between MiniDDP and DDP.) With 2 ranks there is but one way to add two numbers. With 3, the order in which a ring
-# adds them depends on where a number lies in its message; where the layouts agree, so do the sums.
+# (The first two columns are the largest differences between MiniDDP and DDP.) With 2 ranks there is but one way to add two numbers. With 3, the order of the additions
+# depends on a number's place in its message, and the two classes may lay out their messages differently: expect rounding errors, and no more.
 #
 # ## Does it overlap?
 #
-# `trace` shows. Two ranks take one step of the deep network, first with all buckets sent after backward, then as MiniDDP sends them. The thin lines are
-# all_reduces on their way, the dashed line is the end of rank 0's backward.
+# `trace` shows when each bucket leaves. Two ranks take one step of the deep network, first with all buckets sent after backward, then as MiniDDP sends them. A thin line runs from the
+# offer of a bucket to the end of the wait for it; where in between it moved, it does not say. The dashed line is the end of rank 0's backward.
 
 
 # %%
@@ -402,7 +405,7 @@ for wrap in (Late, MiniDDP):
 
 # %% [markdown]
 # What is hidden behind backward costs no time of its own, *if somebody else does the carrying*. A GPU has engines for that. On a CPU
-# the same cores compute and carry, so do not expect the lower picture to be much shorter here. Lesson 63 measures it.
+# the same cores compute and carry, so the lower picture may be no shorter here, or even longer. Lesson 63 will measure it.
 #
 # ## What DDP expects of you
 #
@@ -436,8 +439,9 @@ except RankError as error:
 print("with find_unused_parameters:", launch(skip_a_layer, True, nprocs=2, **options))
 
 # %% [markdown]
-# Rank 1, but only when it begins its *third* step: there DDP sees that the second one's messages never left. Rank 0 has been waiting for them in its backward. The flag
-# makes DDP search the graph in every step for what will get no gradient, and send zeros for it, as `send` does; the search takes time, so set it only if you must.
+# The report names rank 1, in its forward. It is the forward of the *third* step: there DDP sees that the second one's messages never left. Rank 0 has been waiting for them in its
+# backward. `find_unused_parameters=True` makes DDP search the graph in every step for what will get no gradient, and send zeros for it, as `send` does. The search takes time, and DDP says so
+# in a warning after a first step in which nothing was missing; set the flag only if you must.
 #
 # Second, equal parts. A mean of means is the mean of all only if each part has as many rows. **Four rows on three ranks: by how much is
 # DDP's gradient wrong?**
@@ -458,7 +462,9 @@ print(f"off by {(parts - whole).norm() / whole.norm():.0%} of the gradient's len
 # %% [markdown]
 # One rank had two rows, the others one, and each rank's mean counted the same. So drop the last, smaller batch, or weight each rank by its rows; in
 # exercise 6.2 you do that without touching DDP. And if a step takes several micro-batches, only the last `backward()` need send
-# anything: `model.no_sync()` tells DDP so, and in exercise 6.3 your own class.
+# anything: `model.no_sync()` tells DDP so, and in exercise 6.3 you teach your own class the same.
+#
+# What this lesson is judged by:
 
 # %%
 record_results(

@@ -372,7 +372,7 @@ for way, taken in seconds.items():
 # %%
 how = {"rates": [0.01, 0.002], "start": weights}
 tables = {}
-for dtype, tolerance in ((torch.float32, 0.1), (torch.float64, 1e-12)):
+for dtype, tolerance in ((torch.float32, float("inf")), (torch.float64, 1e-12)):
     same = {}
     for n in (1, 2):
         first, _, _, after = launch(
@@ -383,8 +383,9 @@ for dtype, tolerance in ((torch.float32, 0.1), (torch.float64, 1e-12)):
 pd.concat(tables).map("{:.1e}".format)
 
 # %% [markdown]
-# In float32 the difference is far above a rounding error. A bug? A bug would not care for the number of bits. Rounding does, and in float64 next to nothing is left. What made it grow are the
-# network's kinks: where a ReLU's input is zero but for rounding, one run lets a gradient pass and the other does not, and from there on the two weights part.
+# In float32 the difference is more than rounding alone would make. A bug? A bug would not care for the number of bits. Rounding does, and in float64 next to nothing is left, so the ranks do learn what one
+# would. Two things can make rounding grow: at a ReLU's kink it decides whether a gradient passes; and Adam divides each gradient by its own size, so where one is next to nothing, rounding
+# decides the sign of a whole step. Test equality where rounding is small.
 #
 # ## The test, once
 #
