@@ -330,7 +330,7 @@ print(f"The backbone below was pretrained on {pretrained_on} ({pretrain_seconds:
 # %%
 steps = {"smoke": 6, "quick": 100, "full": 400}[preset]
 ways = {
-    "from scratch": {"rates": 0.01},
+    "from scratch": {"rates": 0.02},
     "frozen backbone": {"rates": 0.02, "start": weights, "frozen": True},
     "full fine-tuning": {"rates": [0.01, 0.002], "start": weights},
 }
