@@ -85,7 +85,8 @@ _JOB = """\
 set -euo pipefail
 cd "$SLURM_SUBMIT_DIR"
 export PATH="$PWD/.venv/bin:$PATH" COURSE_DEVICE={device}
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# sed reads to the end of the list; head would break the pipe of a long one.
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 
 srun --kill-on-bad-exit=1 torchrun \\
     --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node={nprocs} --max-restarts={max_restarts} \\
