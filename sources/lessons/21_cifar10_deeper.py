@@ -6,7 +6,7 @@
 # - what BatchNorm does on several ranks, and why N ranks no longer equal one process;
 # - to see what a network confuses, counted over ranks to the last picture.
 #
-# *About 45 minutes; the cells run for about two and a half. 2 processes on the CPU, or one for each GPU.*
+# *About 45 minutes; the cells run for about three. 2 processes on the CPU, or one for each GPU.*
 
 # %% tags=["parameters"]
 world_size: int | None = None  # ranks; None: one for each GPU, or 2 on the CPU
@@ -335,7 +335,7 @@ show(confusion(counts, data.classes, title, data.origin), alt=f"Confusion matrix
 #
 # ## Other shapes of network
 #
-# Is it the network, or the recipe? Three other shapes under the same recipe, for two epochs each on a third of the pictures: lesson 20's; a **VGG**, two convolutions per block; and a **ResNet**, in which
+# Is it the network, or the recipe? Three other shapes under the same recipe, for two epochs each on a fifth of the pictures: lesson 20's; a **VGG**, two convolutions per block; and a **ResNet**, in which
 # each block adds its result to its input. They need nothing of each other, so each rank trains its own (lesson 12).
 
 
@@ -413,7 +413,7 @@ def run(plan: dict, pg) -> dict:
 
 
 # %%
-some = fit_rows[: 1200 if preset == "smoke" else 15_000]
+some = fit_rows[: 1200 if preset == "smoke" else 9_000]
 common = {"rows": some, "epochs": 1 if preset == "smoke" else 2, "augment": None}
 rates = {small: 0.05, vgg: 0.1, resnet: 0.1, best: 0.15}
 plans = [{"name": make.__name__, "make": make, "rate": rates[make]} | common for make in rates]
@@ -426,7 +426,7 @@ shapes.sort_values("validation accuracy").round(3)
 #
 # ## What are flips and shifts worth?
 #
-# The last question is lesson 20's. With all 45,000 pictures and few epochs there is little to see; transforms pay where a network sees the same picture often. So take 4,000
+# The last question is lesson 20's. With all 45,000 pictures and few epochs there is little to see; transforms pay where a network sees the same picture often. So take 3,000
 # pictures, and many epochs. **Where will training accuracy end without any transform? And validation accuracy?**
 
 
@@ -439,8 +439,8 @@ def flip_shift(images: torch.Tensor, done: float) -> torch.Tensor:
     return shift(flip(images))
 
 
-few = {"rows": fit_rows[: 1200 if preset == "smoke" else 4000], "make": best, "rate": rate}
-few["epochs"] = 1 if preset == "smoke" else 12
+few = {"rows": fit_rows[: 1200 if preset == "smoke" else 3000], "make": best, "rate": rate}
+few["epochs"] = 1 if preset == "smoke" else 9
 ways = {"nothing": None, "flips": only_flip, "flips and shifts": flip_shift}
 plans = [{"name": name, "augment": augment} | few for name, augment in ways.items()]
 study = pd.DataFrame(launch(trials, plans, threads=1, **options)[0]).set_index("name")
