@@ -2,7 +2,7 @@
 # # CIFAR-10: deeper networks, better measured
 #
 # **You will learn**
-# - how a better start, better transforms and a better rate get more from a minute of training;
+# - how a better start, better transforms and a better rate get more from the same pictures;
 # - what BatchNorm does on several ranks, and why N ranks no longer equal one process;
 # - to see what a network confuses, counted over ranks to the last picture.
 #

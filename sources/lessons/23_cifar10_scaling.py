@@ -336,7 +336,7 @@ equivalence.map("{:.1e}".format)
 
 # %%
 if not sweep_folder:
-    out = tempfile.mkdtemp(prefix="sweep-")
+    out = tempfile.TemporaryDirectory(prefix="sweep-")  # goes with the kernel
     wanted = {
         "preset": "smoke",
         "source": source,
@@ -351,7 +351,7 @@ if not sweep_folder:
         "20",
         *(w for k, v in wanted.items() for w in ("-p", f"{k}={v}")),
         "--out",
-        out,
+        out.name,
     ]
     print("$ course", *words[:-2])
     command = [sys.executable, "-m", "course_lib.cli", *words]
@@ -359,7 +359,7 @@ if not sweep_folder:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as sweep:
         print(*sweep.stdout, sep="")
-    [sweep_folder] = Path(out).iterdir()
+    [sweep_folder] = Path(out.name).iterdir()
 
 # %%
 found = collect_results(sweep_folder)
