@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from course_lib.group import choose_device, cores
 
 if TYPE_CHECKING:
+    import torch
+
     from course_lib.data._finding import Publication
 
 
@@ -66,6 +68,23 @@ def torch_facts() -> dict[str, str]:
         "backends": ", ".join(backends),
         "here, ranks use": choose_device()[1].capitalize().replace("Nccl", "NCCL"),
     }
+
+
+def has_bfloat16(device: "torch.device | str" = "cpu") -> bool:
+    """Whether this device multiplies bfloat16 in hardware. Where it only imitates, it is slower.
+
+    Args:
+        device: The CPU, or a CUDA device. Of any other kind the answer is False.
+    """
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind != "cpu":
+        return False
+    has = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 may lack it
+    return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def found_data() -> dict[str, str]:

@@ -9,7 +9,7 @@ import torch
 
 from course_lib import group
 from course_lib.data import cifar10, housing, imdb
-from course_lib.machine import found_data, machine_facts
+from course_lib.machine import found_data, has_bfloat16, machine_facts
 
 CIFAR10, HOUSING = "data: CIFAR-10", "data: California housing"
 IMDB = "data: IMDb reviews"
@@ -87,3 +87,32 @@ def test_data_that_are_here_are_pointed_at_and_not_read(folder):
     file.write_text("whatever it holds")
     assert found_data()["California housing"] == str(file)
     assert machine_facts()[HOUSING] == str(file)
+
+
+@pytest.mark.parametrize(
+    ("has", "answer"),
+    [
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": False, "amx_bf16": True}, True),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, False),
+        ({}, False),
+    ],
+)
+def test_bfloat16_is_there_if_the_chip_multiplies_it(monkeypatch, has, answer):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    assert has_bfloat16() is answer
+    assert has_bfloat16(torch.device("cpu")) is answer
+    assert has_bfloat16("meta") is False
+
+
+def test_bfloat16_where_torch_cannot_tell(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert has_bfloat16("cpu") is False
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_bfloat16_on_a_gpu_is_asked_without_imitation(monkeypatch, answer):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **how: asked.append(how) or answer)
+    assert has_bfloat16("cuda:1") is answer
+    assert asked == [{"including_emulation": False}]
