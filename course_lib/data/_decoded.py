@@ -70,7 +70,7 @@ def keep(
         return _fault(folder, mark, to_the_byte=True) is None
 
     faults = []
-    for place in _places():
+    for place in places():
         folder = place / f"{name}-{mark}"
         if there(folder):
             return folder
@@ -107,12 +107,12 @@ def open_arrays(folder: Path, mark: str) -> dict[str, "torch.Tensor"]:
     }
 
 
-def _places() -> Iterator[Path]:
-    """Where decoded arrays may lie, the best first."""
+def places(name: str = FOLDER) -> Iterator[Path]:
+    """Where a folder of this name may lie that the course makes for itself, the best first."""
     tried = set()
     for place in (data_folder, default_folder, _own_temporary_folder):
         try:
-            folder = place() / FOLDER
+            folder = place() / name
         except (OSError, RuntimeError):  # no such folder for this user
             continue
         if folder not in tried:

@@ -350,5 +350,5 @@ def test_tensors_are_ordinary_ones():
 
 def test_places_that_are_the_same_are_tried_once(folder, monkeypatch):
     monkeypatch.delenv("COURSE_DATA")
-    places = list(_decoded._places())
+    places = list(_decoded.places())
     assert len(places) == len(set(places)) == 2
