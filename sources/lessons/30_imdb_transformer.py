@@ -294,7 +294,7 @@ def predict(model: nn.Module, rows: torch.Tensor, pg) -> torch.Tensor:
     model.eval()
     order, scores = lengths[rows].argsort(), torch.empty(len(rows))
     with torch.no_grad():
-        for part in order.split(100):
+        for part in order.split(100) if len(rows) else ():
             ids = tokens[rows[part], : lengths[rows[part]].max()].long()
             scores[part] = model(ids.to(pg.device)).diff().squeeze(1).float().cpu()
     model.train()
