@@ -245,8 +245,8 @@ epochs = {"smoke": 1, "quick": 7, "full": 40}[preset]
 rows = fit_rows[:4800] if preset == "smoke" else fit_rows
 options = {"nprocs": world_size, "start_method": start_method}
 begin = time.perf_counter()
-trained = launch(train, rows, epochs, valid_rows, augment=flip_and_shift, **options)
-steps, curve, weights = trained[0]
+results = launch(train, rows, epochs, valid_rows, augment=flip_and_shift, **options)
+steps, curve, weights = results[0]
 train_seconds = time.perf_counter() - begin
 print(f"{train_seconds:.0f} s on {world_size} ranks")
 
@@ -468,7 +468,7 @@ def flip_shift(images: torch.Tensor, done: float) -> torch.Tensor:
     return shift(flip(images))
 
 
-few = {"rows": fit_rows[: 1200 if preset == "smoke" else 3000], "make": best, "rate": 0.15}
+few = {"rows": fit_rows[: 1200 if preset == "smoke" else 3000], "make": best, "rate": rates[best]}
 few["epochs"] = 1 if preset == "smoke" else 9
 ways = {"nothing": None, "flips": only_flip, "flips and shifts": flip_shift}
 plans = [{"name": name, "augment": augment} | few for name, augment in ways.items()]
