@@ -6,8 +6,12 @@ wishes arrive through the environment, as torchrun's do, so the same function ru
 Lesson 01 writes out by hand what ``process_group`` does.
 """
 
+import atexit
+import contextvars
+import gc
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,6 +166,8 @@ def process_group(timeout: float = 600.0) -> Iterator[ProcessGroup]:
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
+    atexit.unregister(_let_gloo_finish)  # one call is enough, however many groups there were
+    atexit.register(_let_gloo_finish)
 
 
 def _rendezvous() -> tuple["dist.Store", int, int]:
@@ -176,6 +182,25 @@ def _rendezvous() -> tuple["dist.Store", int, int]:
         return dist.HashStore(), 0, 1
     store, rank, world_size = next(dist.rendezvous("env://"))
     return dist.PrefixStore(f"process_group/{next(_joined)}", store), rank, world_size
+
+
+def _let_gloo_finish(limit: float = 1.0) -> None:
+    """Wait until Gloo's threads have let go of what the last backward pass sent.
+
+    Every operation started within ``backward`` holds a copy of the Python context. A thread of
+    Gloo's drops it a moment after the result is there, and needs the GIL for that. If the
+    interpreter ends at this very moment, the process aborts ("terminate called without an active
+    exception"). A DDP model that outlives the group keeps those threads alive until then.
+
+    Args:
+        limit: Seconds after which it goes on in any case: contexts of another origin look alike.
+    """
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        contexts = sum(type(thing) is contextvars.Context for thing in gc.get_objects())
+        if contexts <= 1:  # one is this thread's own
+            return
+        time.sleep(0.001)
 
 
 def _describe(group: ProcessGroup, threads: int) -> str:

@@ -465,3 +465,18 @@ def test_errors_before_any_process_starts(kernel, program):
         "finally:\n    del os.environ['COURSE_RUN']"
     )
     assert "RuntimeError: torchrun was called inside a rank" in reply.error
+
+
+def test_a_rank_that_ends_right_after_its_last_backward_pass(kernel, program):
+    """Gloo's threads still want the GIL then. The switch interval keeps it from them."""
+    path = program(
+        "import sys, torch\n"
+        "from course_lib import process_group\n"
+        "with process_group() as pg:\n"
+        "    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))\n"
+        "    loss = model(torch.ones(1, 2)).sum()\n"
+        "    sys.setswitchinterval(100)\n"
+        "    loss.backward()\n"
+    )
+    done = kernel.run(f"torchrun({str(path)!r}, nprocs=4)", timeout=120)
+    assert not done.error, done.error
