@@ -4,8 +4,8 @@ The library keeps a cache of its own, in a form of its own. What the course keep
 with a checksum, so that the next time needs neither the hub nor the library, and so that whatever
 was fetched is checked like a file that came by hand.
 
-The library tries again and again when the hub does not answer: 23 seconds where the connection is
-refused, minutes where packets vanish. So the hub is asked first, with the course's own patience.
+The library is patient with a hub that does not answer, the course is not: see
+`course_lib.data._hub`.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pandas as pd
 
 from course_lib.data._download import CONNECT_TIMEOUT, READ_TIMEOUT, DownloadFailed
 from course_lib.data._finding import damaged
+from course_lib.data._hub import ask
 from course_lib.data._imdb_files import LABELS, ROWS, SPLITS, fault_of, read_csv
 
 NAME = "stanfordnlp/imdb"
@@ -33,7 +33,7 @@ def fetch(part: Path) -> None:
     Raises:
         DownloadFailed: They cannot be had, are not what they should be, or cannot be stored.
     """
-    _ask_hub()
+    ask("datasets", NAME, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
     print(f"IMDb reviews: downloading {NAME} with the datasets library", flush=True)
     try:
         with _quiet_bars():
@@ -74,34 +74,6 @@ def read(folder: Path) -> pd.DataFrame:
     if found != right:
         raise damaged(folder, f"{REVIEWS} has changed since it was stored")
     return read_csv(folder / REVIEWS, with_split=True)
-
-
-def _ask_hub() -> None:
-    """Refuse at once where the hub cannot be reached; no question where its cache is all one wants.
-
-    Raises:
-        DownloadFailed: No connection, or another answer than the data set's description.
-    """
-    import requests
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:  # the reader's own setting: the library's cache or nothing
-        return
-    url = f"{constants.ENDPOINT}/api/datasets/{NAME}"
-    host = urlsplit(url).hostname
-    try:
-        with requests.get(url, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)) as answer:
-            if answer.status_code != 200:
-                raise DownloadFailed(f"{host} answered {answer.status_code} {answer.reason}")
-            known = answer.json()["id"]
-    except requests.ConnectTimeout as error:
-        raise DownloadFailed(f"{host} did not answer within {CONNECT_TIMEOUT:g} s") from error
-    except (ValueError, KeyError, TypeError) as error:  # a login page, perhaps
-        raise DownloadFailed(f"{host} did not answer as the hub does") from error
-    except requests.RequestException as error:
-        raise DownloadFailed(f"the connection to {host} failed: {_root(error)}") from error
-    if known != NAME:
-        raise DownloadFailed(f"{host} answered about {known!r} instead of {NAME}")
 
 
 def _table(found, split: str) -> pd.DataFrame:
@@ -153,10 +125,3 @@ def _quiet_bars() -> Iterator[None]:
                 library.disable_progress_bars()
                 stack.callback(library.enable_progress_bars)
         yield
-
-
-def _root(error: BaseException) -> object:
-    """Return what went wrong at the bottom of nested network errors."""
-    while (deeper := error.__cause__ or error.__context__) is not None:
-        error = deeper
-    return getattr(error, "strerror", None) or error
