@@ -64,16 +64,17 @@ def learn_vocabulary(texts: Sequence[str], size: int = 8192) -> "PreTrainedToken
 
 
 def cut_and_pad(
-    ids: Sequence[Sequence[int]], longest: int
+    ids: Sequence[Sequence[int]], longest: int, padding: int = 0
 ) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """Put texts of any length into one table: long ones lose their middle, short ones get zeros.
+    """Put texts of any length into one table: long ones lose their middle, short ones are filled.
 
     Reviewers say what they think at the beginning or at the end: so a long text keeps its first
     ``longest // 2`` tokens and as many of its last ones as there is room for.
 
     Args:
-        ids: Token ids, one sequence a text, none of them 0 (the padding).
+        ids: Token ids, one sequence a text, none of them below 0 or the padding.
         longest: How many tokens of a text stay, 2 or more.
+        padding: The id that fills a row up: a checkpoint's own ``pad_token_id``.
 
     Returns:
         The ids, int32 of shape ``(texts, longest)``, and how many of each row are no padding,
@@ -86,14 +87,16 @@ def cut_and_pad(
 
     if longest < 2:
         raise ValueError(f"longest={longest}: at least 2 tokens of a text must stay")
-    table = np.zeros((len(ids), longest), dtype=np.int32)
+    table = np.full((len(ids), longest), padding, dtype=np.int32)
     lengths = np.zeros(len(ids), dtype=np.int64)
     head = longest // 2
     for row, text in enumerate(ids):
         found = np.asarray(text, dtype=np.int64)
-        if not len(found) or found.min() < 1:
-            fault = "an id below 1" if len(found) else "no token"
-            raise ValueError(f"text {row} has {fault}: 0 is kept for the padding")
+        if not len(found):
+            raise ValueError(f"text {row} has no token: a table has no empty rows")
+        if found.min() < 0 or (found == padding).any():
+            fault = int(found[(found < 0) | (found == padding)][0])
+            raise ValueError(f"text {row} has the id {fault}: {padding} is kept for the padding")
         if len(found) > longest:
             found = np.concatenate([found[:head], found[head - longest :]])
         table[row, : len(found)] = found

@@ -51,11 +51,20 @@ def test_long_texts_lose_their_middle_and_short_ones_are_padded():
     assert lengths.dtype == torch.int64
 
 
+def test_a_checkpoint_pads_with_its_own_id():
+    table, lengths = cut_and_pad([[0, 5, 2], [0, 2]], 4, padding=1)
+    assert table.tolist() == [[0, 5, 2, 1], [0, 2, 1, 1]]
+    assert lengths.tolist() == [3, 2]
+    with pytest.raises(ValueError, match="text 0 has the id 1: 1 is kept for the padding"):
+        cut_and_pad([[0, 1]], 4, padding=1)
+
+
 @pytest.mark.parametrize(
     ("ids", "longest", "says"),
     [
         ([[1], []], 4, "text 1 has no token"),
-        ([[1, 0, 2]], 4, "text 0 has an id below 1"),
+        ([[1, 0, 2]], 4, "text 0 has the id 0: 0 is kept for the padding"),
+        ([[1, -1, 2]], 4, "text 0 has the id -1: 0 is kept for the padding"),
         ([[1]], 1, "longest=1: at least 2"),
     ],
 )
