@@ -441,7 +441,7 @@ ax.legend(loc="upper center", ncols=2)
 show(fig, alt=f"Validation accuracy by reader and number of labels: {series}. {title}")
 
 # %% [markdown]
-# What was read has to be turned towards a new question first: words that fill the same gaps must be pulled apart again, and that takes labels. Published checkpoints have read so much more that a few hundred will do, and they end higher: DistilBERT's authors report 92.8 % of the test reviews (Sanh and others, 2019). Give one as the parameter `checkpoints`, by name or as a folder, and it takes
+# What was read has to be turned towards a new question first: words that fill the same gaps must be pulled apart again, and that takes labels. Published checkpoints have read hundreds of times as much, and end higher: DistilBERT's authors report 92.8 % of the test reviews (Sanh and others, 2019). Give one as the parameter `checkpoints`, by name or as a folder, and it takes
 # part in all of this; with a GPU that is a matter of minutes.
 #
 # ## Did N ranks learn what one would have?
