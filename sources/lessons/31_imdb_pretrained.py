@@ -233,7 +233,8 @@ for word in ("awful", "superb", "actress", "plot", "seven"):
 class Judge(nn.Module):
     def __init__(self, folder, start="pretrained", **changes):
         super().__init__()
-        logging.disable_progress_bar()  # a bar for each file that is read, on every rank
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()  # `find` has told what there is to tell
         torch.manual_seed(seed)
         how = AutoConfig.from_pretrained(folder, **changes)
         if start == "pretrained":
