@@ -9,9 +9,9 @@ import importlib
 
 from course_lib.data._finding import DataDamaged, DataNotFound, Dataset
 
-_DATA_SETS = ("cifar10", "housing", "imdb")
+_DATA_SETS = ("cifar10", "housing", "imdb", "stocks")
 
-__all__ = ["DataDamaged", "DataNotFound", "Dataset", "cifar10", "housing", "imdb"]
+__all__ = ["DataDamaged", "DataNotFound", "Dataset", "cifar10", "housing", "imdb", "stocks"]
 
 
 def __getattr__(name: str):

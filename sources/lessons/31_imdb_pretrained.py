@@ -66,7 +66,7 @@ from course_lib.tokens import cut_and_pad, learn_vocabulary
 
 # %%
 names = [name.strip() for name in checkpoints.split(",") if name.strip()]
-found = {name: folder for name in names if (folder := find(name))}
+found = {name[-32:]: path for name in names if (path := find(name))}  # a path may be long
 if not found:
     print("\nSo nobody here has read before: we train a small reader of our own.")
 

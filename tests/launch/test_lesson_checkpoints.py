@@ -13,7 +13,7 @@ LESSON = Path(__file__).parents[2] / "notebooks" / "31_imdb_pretrained.ipynb"
 CELLS = [
     "from course_lib.checkpoints import find",
     "from transformers import AutoConfig",
-    "found = {name: folder for name in names",
+    "names = [name.strip()",
     "data = imdb.load(source)",
     "class Judge(",
     "readers = {",

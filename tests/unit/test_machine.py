@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from course_lib import group
-from course_lib.data import cifar10, housing, imdb
+from course_lib.data import cifar10, housing, imdb, stocks
 from course_lib.machine import found_data, has_bfloat16, machine_facts
 
 CIFAR10, HOUSING = "data: CIFAR-10", "data: California housing"
-IMDB = "data: IMDb reviews"
+IMDB, STOCKS = "data: IMDb reviews", "data: Stock prices"
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def folder(tmp_path, monkeypatch):
     def fetch(path):
         raise AssertionError("machine_facts asked the publisher")
 
-    for module in (cifar10, housing, imdb):
+    for module in (cifar10, housing, imdb, stocks):
         refusing = dataclasses.replace(module.PUBLICATION, fetch=fetch)
         monkeypatch.setattr(module, "PUBLICATION", refusing)
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
@@ -56,6 +56,7 @@ def test_every_fact_is_there_and_true(gpus):
         CIFAR10,
         HOUSING,
         IMDB,
+        STOCKS,
     ]
     assert all(isinstance(text, str) and text for text in facts.values())
     assert facts["CPU cores"] == str(group.cores())
