@@ -70,7 +70,7 @@ def find(name: str) -> Path | None:
     url = f"{constants.ENDPOINT}/{name}"
     what = _finding.Publication(name, name, url, lambda part: _download(name, part))
     try:
-        _finding._fetch(what, kept)
+        _finding.fetch(what, kept)
     except OSError as error:
         cache = constants.HF_HUB_CACHE
         story = dict(name=name, kept=kept, cache=cache, lacks=lacks, error=error, url=url)

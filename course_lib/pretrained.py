@@ -57,7 +57,7 @@ def load(
     if not os.path.lexists(path):
         what = _finding.Publication(title, path.name, weights.url, lambda to: _get(weights.url, to))
         try:
-            _finding._fetch(what, path)
+            _finding.fetch(what, path)
         except OSError as error:
             print(_STORY.format(title=title, path=path, error=error, url=weights.url), flush=True)
             return None

@@ -69,7 +69,7 @@ def download(
     except requests.ConnectTimeout as error:
         raise DownloadFailed(f"{host} did not answer within {connect_timeout:g} s") from error
     except requests.RequestException as error:
-        cause = _root_cause(error)
+        cause = root_cause(error)
         if isinstance(cause, TimeoutError):
             raise DownloadFailed(f"nothing came from {host} for {read_timeout:g} s") from error
         reason = getattr(cause, "strerror", None) or cause
@@ -110,7 +110,7 @@ def _store(chunks: Iterable[bytes], to: Path, *, size: int, title: str) -> tuple
     return got, digest.hexdigest()
 
 
-def _root_cause(error: BaseException) -> BaseException:
+def root_cause(error: BaseException) -> BaseException:
     """Return the error at the bottom: network libraries wrap a short one into several long ones."""
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper

@@ -87,6 +87,18 @@ class Publication:
     stored: str | None = None
 
 
+def check_source(source: str) -> None:
+    """Refuse what is no `source` with a `ValueError`."""
+    if source not in SOURCES:
+        raise ValueError(f"source must be one of {', '.join(map(repr, SOURCES))}, not {source!r}")
+
+
+def offline() -> str:
+    """Return why nothing may be downloaded: ``COURSE_OFFLINE`` is set; "" where it may."""
+    wish = os.environ.get("COURSE_OFFLINE", "").lower()
+    return "" if wish in ("", "0", "false", "no") else "not tried, because COURSE_OFFLINE is set"
+
+
 def data_folder() -> Path:
     """Return the folder where data are looked for and kept; it need not exist yet.
 
@@ -158,10 +170,9 @@ def locate(publication: Publication, source: str) -> Path | None:
         DataNotFound: ``source="real"``, and there is neither a file nor a download.
         NotADirectoryError: See `data_folder`.
     """
-    if source not in SOURCES:
-        raise ValueError(f"source must be one of {', '.join(map(repr, SOURCES))}, not {source!r}")
+    check_source(source)
     if source == "synthetic":
-        _announce_stand_in(publication, 'source="synthetic" asked for it.')
+        announce_stand_in(publication, 'source="synthetic" asked for it.')
         return None
     if there := lying(publication):
         return there
@@ -169,7 +180,7 @@ def locate(publication: Publication, source: str) -> Path | None:
     kept = data_folder() / (publication.stored or publication.file)
     lacking = "no such file" if os.path.isdir(path.parent) else "no such folder"
     try:
-        _fetch(publication, kept)
+        fetch(publication, kept)
     except OSError as error:
         story = _STORY.format(
             path=" or ".join([str(path), *publication.others]),
@@ -183,7 +194,7 @@ def locate(publication: Publication, source: str) -> Path | None:
             raise DataNotFound(
                 f'{publication.title} is not here, and source="real" takes no stand-in.\n{story}'
             ) from error
-        _announce_stand_in(publication, "the real data are not here.\n" + story)
+        announce_stand_in(publication, "the real data are not here.\n" + story)
         return None
     return kept
 
@@ -217,7 +228,8 @@ _STORY = """\
                (or set COURSE_DATA to the folder where it lies)."""
 
 
-def _announce_stand_in(publication: Publication, why: str) -> None:
+def announce_stand_in(publication: Publication, why: str) -> None:
+    """Say, so that nobody can miss it, that made-up data stand for these, and why."""
     rule = "=" * 78
     print(
         f"{rule}\n"
@@ -229,8 +241,12 @@ def _announce_stand_in(publication: Publication, why: str) -> None:
     )
 
 
-def _fetch(publication: Publication, path: Path) -> None:
-    """Take the publisher's step for `path`: one process at a time, whole or not at all."""
-    if os.environ.get("COURSE_OFFLINE", "").lower() not in ("", "0", "false", "no"):
-        raise OSError("not tried, because COURSE_OFFLINE is set")
+def fetch(publication: Publication, path: Path) -> None:
+    """Take the publisher's step for `path`: one process at a time, whole or not at all.
+
+    Raises:
+        OSError: ``COURSE_OFFLINE`` is set; or what the publisher's step or `store` raises.
+    """
+    if why := offline():
+        raise OSError(why)
     store(path, publication.fetch, title=publication.title, doing="downloading it")

@@ -6,7 +6,7 @@ refused, minutes where packets vanish. So whoever wants something from it asks f
 
 from urllib.parse import urlsplit
 
-from course_lib.data._download import DownloadFailed
+from course_lib.data._download import DownloadFailed, root_cause
 
 
 def ask(kind: str, name: str, *, timeout: tuple[float, float]) -> str | None:
@@ -44,15 +44,10 @@ def ask(kind: str, name: str, *, timeout: tuple[float, float]) -> str | None:
     except (ValueError, KeyError, TypeError) as error:  # a login page, perhaps
         raise DownloadFailed(f"{host} did not answer as the hub does") from error
     except requests.RequestException as error:
-        raise DownloadFailed(f"the connection to {host} failed: {_root(error)}") from error
+        cause = root_cause(error)
+        why = getattr(cause, "strerror", None) or cause
+        raise DownloadFailed(f"the connection to {host} failed: {why}") from error
     moved = moved or str(known).endswith(f"/{name}")  # names of the first years had no owner
     if not isinstance(known, str) or (known != name and not moved):
         raise DownloadFailed(f"{host} answered about {known!r} instead of {name}")
     return known
-
-
-def _root(error: BaseException) -> object:
-    """Return what went wrong at the bottom of nested network errors."""
-    while (deeper := error.__cause__ or error.__context__) is not None:
-        error = deeper
-    return getattr(error, "strerror", None) or error

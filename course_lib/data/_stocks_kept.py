@@ -21,7 +21,6 @@ import datetime
 import hashlib
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -32,9 +31,9 @@ import pandas as pd
 
 from course_lib._files import write_whole
 from course_lib.data import _stocks_yahoo
-from course_lib.data._finding import DataDamaged, data_folder
+from course_lib.data._finding import DataDamaged, data_folder, offline
 from course_lib.data._stocks_files import days_of, read, to_csv
-from course_lib.data._storing import _turn
+from course_lib.data._storing import turn
 
 FOLDER = ".stocks"
 FIRST_DAY = pd.Timestamp("2010-01-01")  # of a download that names no start
@@ -122,9 +121,7 @@ class _Asking:
 
     def __init__(self, pause: float, tries: int, sleep: Callable[[float], object]):
         self.pause, self.tries, self.sleep = pause, tries, sleep
-        self.calls, self.stopped = 0, ""
-        if os.environ.get("COURSE_OFFLINE", "").lower() not in ("", "0", "false", "no"):
-            self.stopped = "not tried, because COURSE_OFFLINE is set"
+        self.calls, self.stopped = 0, offline()
 
     def stop(self, reason: str) -> None:
         self.stopped = self.stopped or reason
@@ -234,4 +231,4 @@ def _take_turns(folder: Path, names: list[str], stack: contextlib.ExitStack) -> 
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         waiting = f"Stocks: another process is downloading {name}; waiting."
-        stack.enter_context(_turn(folder / f"{name}.csv", waiting))
+        stack.enter_context(turn(folder / f"{name}.csv", waiting))

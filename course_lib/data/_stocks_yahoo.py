@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
-from course_lib.data._download import CONNECT_TIMEOUT, READ_TIMEOUT, DownloadFailed
+from course_lib.data._download import CONNECT_TIMEOUT, READ_TIMEOUT, DownloadFailed, root_cause
 from course_lib.data._stocks_files import COLUMNS, HEADER, fault_of, table
 
 URL = "https://query2.finance.yahoo.com/"
@@ -47,9 +47,7 @@ def reach() -> None:
     try:
         requests.get(URL, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), stream=True).close()
     except requests.RequestException as error:
-        cause: BaseException = error
-        while (deeper := cause.__cause__ or cause.__context__) is not None:
-            cause = deeper
+        cause = root_cause(error)
         reason = getattr(cause, "strerror", None) or cause
         raise DownloadFailed(f"Yahoo cannot be reached: {reason}") from error
 

@@ -42,7 +42,7 @@ def store(
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_turn(path, f"{title}: another process is {doing}; waiting."))
+            stack.enter_context(turn(path, f"{title}: another process is {doing}; waiting."))
         except OSError as error:
             reason = error.strerror or error
             raise OSError(f"not tried: nothing can be stored in {path.parent}: {reason}") from error
@@ -68,7 +68,7 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _turn(path: Path, waiting: str) -> Iterator[None]:
+def turn(path: Path, waiting: str) -> Iterator[None]:
     """Wait for the turn to work on `path`; the system ends the turn of a process that dies."""
     with open(path.with_name(f".{path.name}.lock"), "a") as lock:
         try:

@@ -22,10 +22,10 @@ import pandas as pd
 
 from course_lib.data import _stocks_files, _stocks_kept, _stocks_search, _stocks_yahoo
 from course_lib.data._finding import (
-    SOURCES,
     DataNotFound,
     Publication,
-    _announce_stand_in,
+    announce_stand_in,
+    check_source,
     data_folder,
 )
 from course_lib.data._stocks_files import COLUMNS, days_of
@@ -123,14 +123,13 @@ def load(
         DataNotFound: None of the tickers can be had; the text says what to do.
         DataDamaged: None can be had, and a file of one is there but wrong.
     """
-    if source not in SOURCES:
-        raise ValueError(f"source must be one of {', '.join(map(repr, SOURCES))}, not {source!r}")
+    check_source(source)
     asked = None if tickers is None else checked_tickers(tickers)
     if asked == []:
         raise ValueError("tickers names none; leave it out for all that there are")
     first, after = checked_range(start, end)
     if source == "synthetic":
-        _announce_stand_in(PUBLICATION, 'source="synthetic" asked for it.')
+        announce_stand_in(PUBLICATION, 'source="synthetic" asked for it.')
         return _made_up(asked, first, after)
     found = _stocks_search.search(asked, first, after, otherwise=TICKERS)
     if found.tables:
@@ -143,7 +142,7 @@ def load(
         raise DataNotFound(
             f'{PUBLICATION.title} are not here, and source="real" takes no stand-in.\n{story}'
         )
-    _announce_stand_in(PUBLICATION, "the real data are not here.\n" + story)
+    announce_stand_in(PUBLICATION, "the real data are not here.\n" + story)
     return _made_up(asked, first, after)
 
 

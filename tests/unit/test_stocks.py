@@ -832,7 +832,7 @@ def test_where_nothing_can_be_stored_what_is_kept_is_used(folder, yahoo, monkeyp
     def refuse(*asked, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(_stocks_kept, "_turn", refuse)
+    monkeypatch.setattr(_stocks_kept, "turn", refuse)
     found = fetch(["AAPL", "KO"])
     same(found.tables["AAPL"], prices())
     assert found.missing == {
@@ -862,7 +862,7 @@ def test_one_fetches_while_another_waits_and_others_go_on(yahoo, monkeypatch, ca
             assert proceed.wait(60)
         return ask(tickers, start, end)
 
-    take = _stocks_kept._turn
+    take = _stocks_kept.turn
 
     def turn(path, text):
         if asked.is_set() and path.name == "AAPL.csv":
@@ -870,7 +870,7 @@ def test_one_fetches_while_another_waits_and_others_go_on(yahoo, monkeypatch, ca
         return take(path, text)
 
     monkeypatch.setattr(_stocks_yahoo, "_ask", slow)
-    monkeypatch.setattr(_stocks_kept, "_turn", turn)
+    monkeypatch.setattr(_stocks_kept, "turn", turn)
     results = {}
     threads = [
         threading.Thread(target=lambda n=n: results.update({n: fetch(["AAPL", "BA"])}))
