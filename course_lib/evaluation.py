@@ -207,6 +207,25 @@ def confusion_over_ranks(
     return sum_over_ranks(counts).long()
 
 
+def accuracy_and_f1(counts: torch.Tensor) -> tuple[float, float]:
+    """The accuracy of two classes, and F1 of the second of them, from their confusion matrix.
+
+    Args:
+        counts: Shape (2, 2), actual class × predicted class, as `confusion_over_ranks` returns.
+
+    Returns:
+        The share of right answers, and 2·TP ÷ (2·TP + FP + FN); NaN for 0 ÷ 0.
+
+    Raises:
+        ValueError: Another shape.
+    """
+    if counts.shape != (2, 2):
+        raise ValueError(f"counts has shape {list(counts.shape)}: F1 needs two classes, [2, 2]")
+    (_, false_alarms), (missed, hits) = counts.double()
+    accuracy = counts.diag().sum() / counts.sum()
+    return accuracy.item(), (2 * hits / (2 * hits + false_alarms + missed)).item()
+
+
 def _same_shape(name: str, values: torch.Tensor, other: str, others: torch.Tensor) -> None:
     for label, tensor in ((name, values), (other, others)):
         if not isinstance(tensor, torch.Tensor):

@@ -104,6 +104,34 @@ def cut_and_pad(
     return torch.from_numpy(table), torch.from_numpy(lengths)
 
 
+def length_buckets(
+    rows: "torch.Tensor", lengths: "torch.Tensor", size: int, seed: int, stretch: int = 50
+) -> list["torch.Tensor"]:
+    """Deal rows to batches of texts of like length, in random order: what lesson 30 writes out.
+
+    The rows are shuffled, stretches of them are sorted by length and cut into batches, and the
+    batches are shuffled. Torch's global random numbers are neither used nor changed.
+
+    Args:
+        rows: Numbers of texts, int64 of shape ``(texts,)``.
+        lengths: The length of every text there is, by its number.
+        size: Texts in a batch. What is left over at the end of a stretch stays out.
+        seed: The same seed deals alike on all ranks.
+        stretch: How many batches are sorted together; 1 does not sort across batches.
+
+    Returns:
+        The batches, each int64 of shape ``(size,)``.
+    """
+    import torch
+
+    dice = torch.Generator().manual_seed(seed)
+    rows, found = rows[torch.randperm(len(rows), generator=dice)], []
+    for part in rows.split(stretch * size):
+        alike = part[lengths[part].argsort()]
+        found += [batch for batch in alike.split(size) if len(batch) == size]
+    return [found[k] for k in torch.randperm(len(found), generator=dice)]
+
+
 def _learn(texts: list[str], size: int):
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 

@@ -316,7 +316,6 @@ blocks = ((64, 2), (256, 2), (256, 2)) if preset == "full" else ((8, 2), (8, 2),
 racer = {"shape": {"blocks": blocks, "stride": 1, "further": 1}, "augment": flip_and_shift}
 racer |= {"size": 1000, "rate": 0.9}
 run_to = fit_rows[: {"smoke": 2000, "quick": 0, "full": None}[preset]]
-race_seconds = race_accuracy = float("nan")
 if len(run_to):
     laps = 14 if preset == "full" else 1
     *_, fast, race_seconds = launch(race, fit_rows[:2000], run_to, laps, **racer, **options)[0]

@@ -49,10 +49,11 @@ from course_lib import (
 # %%
 from course_lib.data import imdb
 from course_lib.equivalence import equivalence_table
+from course_lib.evaluation import accuracy_and_f1
 from course_lib.machine import has_bfloat16
 from course_lib.plots import bars, lanes, show
 from course_lib.tokenising import tokenise
-from course_lib.tokens import cut_and_pad, learn_vocabulary
+from course_lib.tokens import cut_and_pad, learn_vocabulary, length_buckets
 
 world_size, preset = choose_world_size(world_size), choose_preset(preset)
 options = {"nprocs": world_size, "start_method": start_method}
@@ -118,8 +119,8 @@ class Judge(nn.Module):
 # %% [markdown]
 # ## A batch that does not fit
 #
-# What fills the memory in training is seldom the weights: it is what each operation keeps for the way back. torch lets us look: `saved_tensors_hooks` is called with every tensor that is kept. **160 reviews of full length, and a model of half a
-# million weights: how many times as large as the weights is what backward needs?**
+# What fills the memory in training is seldom the weights: it is what each operation keeps for the way back. torch lets us look: `saved_tensors_hooks` is called with every tensor that is kept. **160 of the longest reviews, and a small
+# model: how many times as large as the weights is what backward needs?**
 
 
 # %%
@@ -234,18 +235,13 @@ for name in list(ways)[1:]:
 #
 # ## Zeros
 #
-# Lesson 30 put texts of like length together. Now we count what that is worth: which share of all tokens that the model reads is padding? Three ways: every table 256 wide; tables as wide as their longest text; and the same with **buckets**. **Which of
+# Lesson 30 put texts of like length together; its function is in the library now. And we count what that is worth: which share of all tokens that the model reads is padding? Three ways: every table 256 wide; tables as wide as their longest text; and the same with **buckets**. **Which of
 # the two steps saves more?**
 
 
 # %%
 def batches(rows, size, epoch=0, stretch=25):
-    dice = torch.Generator().manual_seed(1000 * seed + epoch)  # the same on all ranks
-    rows, found = rows[torch.randperm(len(rows), generator=dice)], []
-    for part in rows.split(stretch * size):
-        alike = part[lengths[part].argsort()]
-        found += [batch for batch in alike.split(size) if len(batch) == size]
-    return [found[k] for k in torch.randperm(len(found), generator=dice)]
+    return length_buckets(rows, lengths, size, 1000 * seed + epoch, stretch)  # alike on all ranks
 
 
 def padding(found, width=None) -> float:
@@ -573,7 +569,7 @@ epochs, rate = {"smoke": 1, "quick": 1, "full": 3}[preset], 5e-3
 begin = time.perf_counter()
 losses, weights, times, counts = launch(learn, fit, epochs, rate, batch, valid, **options)[0]
 train_seconds = time.perf_counter() - begin
-validation_accuracy = (counts.diag().sum() / counts.sum()).item()
+validation_accuracy, _ = accuracy_and_f1(counts)
 print(
     f"{train_seconds:.0f} s, last loss {losses[-1]:.2f}; {validation_accuracy:.1%} of the validation reviews read rightly"
 )
@@ -608,9 +604,7 @@ def test(weights, rows):
 
 
 counts = launch(test, weights, test_rows, **options)[0]
-(_, false_alarms), (missed, hits) = counts.tolist()
-test_accuracy = (counts.diag().sum() / counts.sum()).item()
-test_f1 = 2 * hits / (2 * hits + false_alarms + missed)
+test_accuracy, test_f1 = accuracy_and_f1(counts)
 print(f"{counts.sum():,} test reviews: {test_accuracy:.1%} right, F1 {test_f1:.1%}")
 
 # %%

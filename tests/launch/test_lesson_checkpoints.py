@@ -17,7 +17,6 @@ CELLS = [
     "data = imdb.load(source)",
     "class Judge(",
     "readers = {",
-    "def batches(",
     "def read(path",
     "def fine_tune(",
     "def train(name",

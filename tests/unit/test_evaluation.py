@@ -1,3 +1,4 @@
+import math
 import time
 
 import evaluation_ranks
@@ -6,8 +7,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from sklearn.metrics import f1_score
 
 from course_lib.evaluation import (
+    accuracy_and_f1,
     accuracy_over_ranks,
     confusion_over_ranks,
     mean_over_ranks,
@@ -282,3 +285,14 @@ def test_nccl_moves_the_sums_to_the_gpu_and_back():
 def test_mistakes_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_accuracy_and_f1_of_two_classes():
+    actual, predicted = torch.tensor([0, 0, 1, 1, 1, 1, 0]), torch.tensor([0, 1, 1, 1, 0, 1, 0])
+    accuracy, f1 = accuracy_and_f1(confusion_over_ranks(predicted, actual, classes=2))
+    assert accuracy == pytest.approx(5 / 7)
+    assert f1 == pytest.approx(f1_score(actual, predicted))
+    assert accuracy_and_f1(torch.tensor([[3, 1], [2, 0]])) == (0.5, 0.0)
+    assert math.isnan(accuracy_and_f1(torch.zeros(2, 2))[1])
+    with pytest.raises(ValueError, match="F1 needs two classes"):
+        accuracy_and_f1(torch.zeros(3, 3))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from course_lib.tokens import cut_and_pad, learn_vocabulary
+from course_lib.tokens import cut_and_pad, learn_vocabulary, length_buckets
 
 TEXTS = ["A good film, a good evening.", "Not a good film!", "An evening lost, a café found."] * 20
 
@@ -49,6 +49,25 @@ def test_long_texts_lose_their_middle_and_short_ones_are_padded():
     assert lengths.tolist() == [2, 5, 5]
     assert table.dtype == torch.int32
     assert lengths.dtype == torch.int64
+
+
+def test_buckets_hold_texts_of_like_length_and_all_ranks_deal_alike():
+    lengths = torch.randint(1, 300, (1000,), generator=torch.Generator().manual_seed(0))
+    rows = torch.arange(0, 1000, 2)
+    before = torch.get_rng_state()
+    found = length_buckets(rows, lengths, 20, seed=7)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [len(batch) for batch in found] == [20] * 25
+    assert torch.equal(torch.cat(found).sort().values, rows)
+    spread = [(lengths[batch].max() - lengths[batch].min()).item() for batch in found]
+    assert max(spread) < 40  # of 300: all 25 batches were sorted together
+    firsts = [lengths[batch[0]].item() for batch in found]
+    assert firsts != sorted(firsts)  # and then shuffled
+    again = length_buckets(rows, lengths, 20, seed=7)
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+    other = length_buckets(rows, lengths, 20, seed=8)
+    assert not all(torch.equal(a, b) for a, b in zip(found, other, strict=True))
+    assert len(length_buckets(rows[:70], lengths, 20, seed=7, stretch=1)) == 3  # 10 stay out
 
 
 def test_a_checkpoint_pads_with_its_own_id():
