@@ -6,7 +6,7 @@
 # - to find out where the time goes when N ranks are slower than one;
 # - what a larger batch does to the accuracy, and to sweep over a whole lesson.
 #
-# *About 40 minutes; the cells run for about two. Up to 4 processes on the CPU, or one for each GPU.*
+# *About 40 minutes; the cells run for about three. Up to 4 processes on the CPU, or one for each GPU.*
 
 # %% tags=["parameters"]
 world_size: int | None = (

@@ -6,7 +6,7 @@
 # - to take a checkpoint by its name or from a folder, and to fine-tune it under DDP;
 # - to search rates and epochs over ranks, each rank its own trials, and to broadcast the best.
 #
-# *About 45 minutes; the cells run for about three, and the first time for another. 2 processes on the CPU, or one for each GPU.*
+# *About 45 minutes; the cells run for about two and a half, and the first time for one more. 2 processes on the CPU, or one for each GPU.*
 
 # %% tags=["parameters"]
 world_size: int | None = None  # ranks; None: one for each GPU, or 2 on the CPU
