@@ -7,11 +7,21 @@ set's module, and pandas with it, is imported when it is first used.
 
 import importlib
 
-from course_lib.data._finding import DataDamaged, DataNotFound, Dataset
+from course_lib.data._finding import DataDamaged, DataNotFound, Dataset, data_folder
 
-_DATA_SETS = ("cifar10", "housing", "imdb", "stocks")
+_DATA_SETS = ("cifar10", "housing", "imdb", "stocks", "unsw_nb15")
 
-__all__ = ["DataDamaged", "DataNotFound", "Dataset", "cifar10", "housing", "imdb", "stocks"]
+__all__ = [
+    "DataDamaged",
+    "DataNotFound",
+    "Dataset",
+    "cifar10",
+    "data_folder",
+    "housing",
+    "imdb",
+    "stocks",
+    "unsw_nb15",
+]
 
 
 def __getattr__(name: str):

@@ -6,6 +6,7 @@ pandas takes a web page, a file with rows of other lengths or a mark of byte ord
 Invariants:
 
 - Every row has exactly the fields that the header names; only the names asked for are allowed.
+  A file may lack the header only where the caller says so.
 - The file is read as a stream: a large one is never in memory as a whole.
 - Whatever is wrong is `DataDamaged` with the name of the file, and the line where there is one.
 """
@@ -27,12 +28,16 @@ _NOT_CSV = {
 }
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+def read_rows(
+    path: Path, columns: Sequence[str], *, header_optional: bool = False
+) -> Iterator[tuple[int, list[str]]]:
     """Yield each row of a CSV file in UTF-8, after its header.
 
     Args:
         path: The file. A byte order mark at its beginning is passed over.
         columns: The names of its columns, all of which it must have and no other; any order.
+        header_optional: A first row with none of these names is a row of values, and the columns
+            are in the order of `columns`.
 
     Yields:
         The line in which the row begins, counted from 1, and its fields in the order of `columns`.
@@ -47,24 +52,30 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[st
         encoding = "utf-8-sig" if head.startswith(codecs.BOM_UTF8) else "utf-8"
         _refuse_other_kinds(path, head.removeprefix(codecs.BOM_UTF8))
         with path.open(encoding=encoding, newline="") as lines:
-            yield from _rows(path, csv.reader(lines, strict=True), columns)
+            yield from _rows(path, csv.reader(lines, strict=True), columns, header_optional)
     except UnicodeDecodeError as error:
         raise damaged(path, _not_text(path)) from error
     except OSError as error:
         raise damaged(path, f"it cannot be read: {error.strerror or error}") from error
 
 
-def _rows(path: Path, reader, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+def _rows(
+    path: Path, reader, columns: Sequence[str], header_optional: bool
+) -> Iterator[tuple[int, list[str]]]:
     names: list[str] = []
     line = 1  # in which the next row begins
     try:
         for row in reader:
-            if not row:  # a blank line
-                pass
-            elif not names:
-                names = row
-                _check_columns(path, names, columns)
+            is_header = not names and bool(row)
+            if is_header:
+                if header_optional and not set(row) & set(columns):
+                    names, is_header = list(columns), False
+                else:
+                    names = row
+                    _check_columns(path, names, columns)
                 places = [names.index(column) for column in columns]
+            if is_header or not row:  # or a blank line
+                pass
             elif len(row) != len(names):
                 cut = "" if any(reader) else " (the last row: the file was cut off)"
                 raise damaged(

@@ -110,6 +110,26 @@ def _store(chunks: Iterable[bytes], to: Path, *, size: int, title: str) -> tuple
     return got, digest.hexdigest()
 
 
+def reach(url: str, name: str) -> None:
+    """Ask a server for anything, before a library with more patience than the course does.
+
+    Args:
+        url: Any of its pages. Whatever it answers is well.
+        name: What readers call it.
+
+    Raises:
+        DownloadFailed: There is no connection.
+    """
+    import requests
+
+    try:
+        requests.get(url, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), stream=True).close()
+    except requests.RequestException as error:
+        cause = root_cause(error)
+        reason = getattr(cause, "strerror", None) or cause
+        raise DownloadFailed(f"{name} cannot be reached: {reason}") from error
+
+
 def root_cause(error: BaseException) -> BaseException:
     """Return the error at the bottom: network libraries wrap a short one into several long ones."""
     while (deeper := error.__cause__ or error.__context__) is not None:

@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
-from course_lib.data._download import CONNECT_TIMEOUT, READ_TIMEOUT, DownloadFailed, root_cause
+from course_lib.data import _download
+from course_lib.data._download import CONNECT_TIMEOUT
 from course_lib.data._stocks_files import COLUMNS, HEADER, fault_of, table
 
 URL = "https://query2.finance.yahoo.com/"
@@ -42,14 +43,7 @@ def reach() -> None:
     Raises:
         DownloadFailed: There is no connection. Whatever it answers is well.
     """
-    import requests
-
-    try:
-        requests.get(URL, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), stream=True).close()
-    except requests.RequestException as error:
-        cause = root_cause(error)
-        reason = getattr(cause, "strerror", None) or cause
-        raise DownloadFailed(f"Yahoo cannot be reached: {reason}") from error
+    _download.reach(URL, "Yahoo")
 
 
 def download(

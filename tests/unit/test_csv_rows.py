@@ -32,6 +32,26 @@ def test_line_ends_and_a_byte_order_mark_make_no_difference(tmp_path, start, end
     assert [row for _, row in read_rows(path, COLUMNS)] == [["é", "1"], ["…", "2"]]
 
 
+def test_a_header_may_be_missing_where_the_caller_says_so(tmp_path):
+    plain = write(tmp_path, "\na,1\nb,2\n")
+    assert list(read_rows(plain, COLUMNS, header_optional=True)) == [
+        (2, ["a", "1"]),
+        (3, ["b", "2"]),
+    ]
+    with pytest.raises(DataDamaged, match="line 1 is not the header"):
+        list(read_rows(plain, COLUMNS))
+    headed = write(tmp_path, "value,name\n1,a\n")
+    assert list(read_rows(headed, COLUMNS, header_optional=True)) == [(2, ["a", "1"])]
+    for text, fault in (
+        ("name,Value\na,1\n", r"wrong columns \(missing: value; unknown: Value\)"),
+        ("a,1,2\nb,3\n", "line 1 has 3 fields instead of 2"),
+        ("a,1\nb", r"line 2 has 1 fields instead of 2 \(the last row: the file was cut off\)"),
+        ("\n", "it is empty"),
+    ):
+        with pytest.raises(DataDamaged, match=fault):
+            list(read_rows(write(tmp_path, text), COLUMNS, header_optional=True))
+
+
 def test_a_table_may_have_no_rows(tmp_path):
     assert list(read_rows(write(tmp_path, "name,value\n"), COLUMNS)) == []
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from course_lib import group
-from course_lib.data import cifar10, housing, imdb, stocks
+from course_lib.data import cifar10, housing, imdb, stocks, unsw_nb15
 from course_lib.machine import found_data, has_bfloat16, machine_facts
 
 CIFAR10, HOUSING = "data: CIFAR-10", "data: California housing"
 IMDB, STOCKS = "data: IMDb reviews", "data: Stock prices"
+FLOWS = "data: UNSW-NB15 flows"
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,7 @@ def folder(tmp_path, monkeypatch):
     def fetch(path):
         raise AssertionError("machine_facts asked the publisher")
 
-    for module in (cifar10, housing, imdb, stocks):
+    for module in (cifar10, housing, imdb, stocks, unsw_nb15):
         refusing = dataclasses.replace(module.PUBLICATION, fetch=fetch)
         monkeypatch.setattr(module, "PUBLICATION", refusing)
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
@@ -57,6 +58,7 @@ def test_every_fact_is_there_and_true(gpus):
         HOUSING,
         IMDB,
         STOCKS,
+        FLOWS,
     ]
     assert all(isinstance(text, str) and text for text in facts.values())
     assert facts["CPU cores"] == str(group.cores())
