@@ -28,11 +28,22 @@ from course_lib.data._finding import (
     check_source,
     data_folder,
 )
+from course_lib.data._stocks_features import Fold, indicators, walk_forward
 from course_lib.data._stocks_files import COLUMNS, days_of
 from course_lib.data._stocks_search import by_reason, checked_range, checked_tickers
 from course_lib.data._stocks_stand_in import make_stand_in
 
-__all__ = ["COLUMNS", "PUBLICATION", "TICKERS", "Stocks", "fetch", "load"]
+__all__ = [
+    "COLUMNS",
+    "PUBLICATION",
+    "TICKERS",
+    "Fold",
+    "Stocks",
+    "fetch",
+    "indicators",
+    "load",
+    "walk_forward",
+]
 
 # Large US companies of many industries: what is downloaded where no tickers are named.
 TICKERS = (
