@@ -30,6 +30,7 @@ from course_lib.data._finding import (
 )
 from course_lib.data._stocks_features import Fold, indicators, walk_forward
 from course_lib.data._stocks_files import COLUMNS, days_of
+from course_lib.data._stocks_panel import Panel, panel
 from course_lib.data._stocks_search import by_reason, checked_range, checked_tickers
 from course_lib.data._stocks_stand_in import make_stand_in
 
@@ -38,10 +39,12 @@ __all__ = [
     "PUBLICATION",
     "TICKERS",
     "Fold",
+    "Panel",
     "Stocks",
     "fetch",
     "indicators",
     "load",
+    "panel",
     "walk_forward",
 ]
 
