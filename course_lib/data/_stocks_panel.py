@@ -137,8 +137,9 @@ def panel(tables: Mapping[str, pd.DataFrame]) -> Panel:
     """
     if not tables:
         raise ValueError("panel: there is no ticker to put on a calendar")
-    table = pd.concat({name: indicators(prices) for name, prices in tables.items()}, axis=1)
-    close = pd.concat({name: prices["close"] for name, prices in tables.items()}, axis=1)
+    by_day = {"axis": 1, "sort": True}  # a ticker may begin in the middle of another
+    table = pd.concat({name: indicators(prices) for name, prices in tables.items()}, **by_day)
+    close = pd.concat({name: prices["close"] for name, prices in tables.items()}, **by_day)
     values = torch.tensor(table.to_numpy()).reshape(len(table), len(tables), -1)
     values[..., 1] = values[..., 1].clamp(min=_SMALLEST).log()
     answers = values.roll(-1, dims=0)[..., :2].clone()

@@ -17,9 +17,9 @@ FREQUENT = 0.001  # the share of the fitted rows from which a category gets a co
 OTHER = "(other)"
 
 CATEGORIES = ("proto", "service", "state")
-# What says nothing about a flow by itself: its number, who, when, and the answers.
+# What says nothing about a flow by itself: its number, who, when, what it is for, and the answers.
 NOT_FEATURES = (
-    *("id", "srcip", "sport", "dstip", "dsport", "stime", "ltime"),
+    *("id", "srcip", "sport", "dstip", "dsport", "stime", "ltime", "split"),
     *("attack_cat", "label"),
 )
 

@@ -183,6 +183,7 @@ def test_one_file_is_split_without_its_repeats(folder, tables, name, part, capsy
     both = pd.concat([found.train, found.test])
     assert len(both) == len(table) - rows
     assert not both.duplicated(FEATURES).any()
+    assert unsw_nb15.repeats(found.frame).sum() == rows  # what a row is for is no feature of it
     said = capsys.readouterr().out
     other = {"train": "test file (20 rows)", "test": "train file (40 rows)"}[part]
     assert f"{path} ({part}), duplicate-free split: " in said
