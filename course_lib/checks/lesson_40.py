@@ -112,17 +112,17 @@ def my_windows(ask: Ask, answer) -> None:
             says = f"{_ranks(n)}, {case.says}"
             for rank, (pieces, untouched, called) in enumerate(ranks):
                 if not untouched:
-                    hint = f"rank {rank} has changed them"
-                    ask.that(False, f"{says}: the tables are as before", hint)
+                    why = f"rank {rank} has changed them"
+                    ask.that(False, f"{says}: the tables are as before", why)
                 if isinstance(pieces, str):
                     ask.that(False, f"{says}: pieces are views", f"rank {rank}, {pieces}")
                 if called:
-                    hint = f"rank {rank} called {called[0]}: all have the same tables, and so each "
-                    ask.that(False, f"{says}: nothing is sent", hint + "can count for itself")
+                    why = f"rank {rank} called {called[0]}: all have the same tables, and so each "
+                    ask.that(False, f"{says}: nothing is sent", why + "can count for itself")
             all_pieces = [pieces for pieces, _, _ in ranks]
-            wrong, hint = _stretches.what_is_wrong(case, all_pieces)
+            wrong, why = _stretches.what_is_wrong(case, all_pieces)
             if wrong:
-                ask.that(False, f"{says}: {wrong}", hint)
+                ask.that(False, f"{says}: {wrong}", why)
             each = " + ".join(str(sum(p.count for p in pieces)) for pieces in all_pieces)
             if sum(case.windows()) > 3:
                 print(f"✓ {says}: {each} windows in {sum(map(len, all_pieces))} pieces")
