@@ -331,7 +331,7 @@ record_results(
 )
 
 # %% [markdown]
-# **Exercises:** [`exercises/42_stocks_ensembles.ipynb`](../exercises/42_stocks_ensembles.ipynb). You will deal six networks to four ranks so that nobody idles, and average opinions that lie on different ranks.
+# **Exercises:** [`exercises/42_stocks_ensembles.ipynb`](../exercises/42_stocks_ensembles.ipynb). You will deal six networks to four ranks so that nobody idles, average opinions that lie on different ranks, and draw bags that do not ask who draws them.
 #
 # ## Take-away
 #
