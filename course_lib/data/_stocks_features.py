@@ -86,10 +86,11 @@ class Fold:
 
 
 def walk_forward(days: int, folds: int, test: int, valid: int, purge: int) -> list[Fold]:
-    """Split a calendar so that every choice is made before the days it is judged on.
+    """Split a calendar so that, within a fold, all is chosen before the days it is judged on.
 
     The test parts lie one after the other and end with the calendar; each fold learns from all
-    that lies before its own validation part.
+    that lies before its own validation part. Validation days of one fold are test days of the fold
+    before: a choice common to all folds has seen them.
 
     Args:
         days: How many trading days there are.

@@ -98,7 +98,7 @@ def honest_features(table: pd.DataFrame) -> pd.DataFrame:
 check.honest_features(honest_features)
 
 # %% [markdown] tags=["solution"]
-# Four columns looked ahead: `trend` by ten days, `night` by one, `volume` to the end of the month, `z` to the end of the table. And the first line made it six: it drew a straight line over each gap to a price that was not there yet, and filled what
+# Four columns looked ahead: `trend` by nine days, `night` by one, `volume` to the end of the month, `z` to the end of the table. And the first line made it six: it drew a straight line over each gap to a price that was not there yet, and filled what
 # came before the first day from behind. A share without gaps would never have shown it.
 #
 # Each cure is the same word in another place: *so far*. `expanding` instead of all, `ffill` instead of `bfill`, and `shift()` instead of `shift(-1)`.

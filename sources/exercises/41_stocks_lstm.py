@@ -58,7 +58,7 @@ def past_scale(panel: torch.Tensor, fit: range) -> tuple[torch.Tensor, torch.Ten
 check.past_scale(past_scale)
 
 # %% [markdown] tags=["solution"]
-# A sum over no tickers is 0, and so is their count: the rank without any does what the others do. The square of 4,000,000 has 14 digits; float64 holds 16, so of a variance of 25 about three are left. Deviations from the mean are small, and so are their squares.
+# A sum over no tickers is 0, and so is their count: the rank without any does what the others do. The square of 4,000,000 has 14 digits; float64 holds 16, so of a variance of a few units about three are left. Deviations from the mean are small, and so are their squares.
 #
 # One call is enough after all if each rank sends its count, its mean and its squares of deviations from *that* mean (`all_gather`), and all of them put the parts together. It takes a longer formula to save a call, once a fold.
 

@@ -40,8 +40,8 @@ options = {"nprocs": world_size, "start_method": start_method, "device": "cpu"}
 
 # %%
 span = {"start": "2014-10-17", "end": "2023-10-17"}  # the end is the day after the last
-by_hand = {path.stem for path in (data_folder() / "stocks").glob("*.csv")}
-lacking = [] if source == "synthetic" else [t for t in stocks.TICKERS if t not in by_hand]
+by_hand = [*(data_folder() / "stocks").glob("*.csv")]
+lacking = [] if source == "synthetic" or by_hand else stocks.TICKERS
 
 
 def fetch_share(tickers):
@@ -58,7 +58,7 @@ else:
     print("Nothing to fetch.")
 
 # %% [markdown]
-# It should be listed, and lose nobody else's prices: with 48 tickers something is always missing. Files that somebody downloaded by hand are not asked for. `load` now finds both kinds, checks every row, and
+# It should be listed, and lose nobody else's prices: with many tickers something is often missing. Whoever has put files into the folder `stocks` by hand has chosen: `load` takes those, and nothing is fetched. Without any it takes what was fetched. It checks every row, and
 # says what is not there. If there is no real price at all, it makes up a small market and says so.
 
 # %%
@@ -70,11 +70,11 @@ tables[name].tail(3)
 # %% [markdown]
 # ## One calendar
 #
-# Not all companies were there from the start, and on a holiday nobody has a row. Put side by side by date, the tables have gaps. What to put into a gap before a company's first day? Filling *backwards* is one word in pandas, `bfill`, and would give it a price
+# A company may have come to the exchange later than others, and on a holiday nobody has a row. Put side by side by date, the tables have gaps. What to put into a gap before a company's first day? Filling *backwards* is one word in pandas, `bfill`, and would give it a price
 # that nobody could have known. **A gap stays a gap.**
 
 # %%
-close = pd.concat({ticker: table["close"] for ticker, table in tables.items()}, axis=1)
+close = pd.concat({ticker: table["close"] for ticker, table in tables.items()}, axis=1, sort=True)
 gaps = close.isna().sum()
 print(f"{close.shape[0]:,} trading days × {close.shape[1]} tickers, {gaps.sum():,} gaps")
 for ticker, days in gaps[gaps > 0].items():
@@ -83,7 +83,8 @@ for ticker, days in gaps[gaps > 0].items():
     )
 
 # %%
-growth = close / close.bfill().iloc[0]  # here it does no harm: only to divide by the first price
+owned = pd.concat({t: table["adjusted"] for t, table in tables.items()}, axis=1, sort=True)
+growth = owned / owned.bfill().iloc[0]  # here it does no harm: only to divide by the first price
 last = growth.iloc[-1]
 top, low = last.idxmax(), last.idxmin()
 title = f"A dollar in {top} became ${last[top]:.2f}, in {low} ${last[low]:.2f}"
@@ -94,10 +95,12 @@ for ticker, colour in zip((top, name, low), COLOURS, strict=False):
     ax.annotate(f" {ticker}", (growth.index[-1], last[ticker]), color=colour, va="center")
 ax.set_yscale("log")
 ax.yaxis.set_major_formatter(thousands())
-show(fig, alt=f"Growth of {close.shape[1]} shares since the first day, on a log scale. {title}")
+show(
+    fig, alt=f"Growth of {close.shape[1]} shares, each since its first day, on a log scale. {title}"
+)
 
 # %% [markdown]
-# These companies are all large *today*; who went under in these years is not in the list. So the picture flatters the market as a whole, and anything you earn on it on paper. (That is **survivorship bias**.) It does not spoil our question, which is how well tomorrow can be guessed from the days before.
+# (`close` is corrected for splits, `adjusted` for dividends, too: that is what an owner has. In all that follows we take `close`.) These companies are all large *today*; who went under in these years is not in the list. So the picture flatters the market as a whole, and anything you earn on it on paper. (That is **survivorship bias**.) It matters less for our question, how well tomorrow can be guessed from the days before, since every forecast is judged beside "as today" on the same shares. But nothing here says how it goes with a share that is dying.
 #
 # ## What of tomorrow is known today?
 #
@@ -107,7 +110,7 @@ show(fig, alt=f"Growth of {close.shape[1]} shares since the first day, on a log 
 # %%
 returns = np.log(close).diff()
 spread = {ticker: np.log(table["high"] / table["low"]) for ticker, table in tables.items()}
-spread = pd.concat(spread, axis=1)
+spread = pd.concat(spread, axis=1, sort=True)
 today = {"price": close, "return": returns, "range": spread}
 known = {what: x.corrwith(x.shift(-1)).median() for what, x in today.items()}
 title = f"Tomorrow's price goes with today's ({known['price']:.3f}), its return hardly does"
@@ -116,7 +119,7 @@ fig = bars(known, title, xlabel, None, origin, "what", largest_first=True)
 show(fig, alt=f"Bars: {', '.join(f'{k} {v:.3f}' for k, v in known.items())}. {title}")
 
 # %% [markdown]
-# The price wins, and that is the trap of this project. To say "tomorrow as today" has a correlation like this one, and is worth nothing. Whoever predicts prices must beat *that* guess, which is called **persistence**. The return is what persistence leaves
+# The price wins, and that is the trap of this project. To say "tomorrow as today" has exactly this correlation, and is worth nothing. Whoever predicts prices must beat *that* guess, which is called **persistence**. The return is what persistence leaves
 # over, and there today says next to nothing. The range is different: wild days follow wild days. So lesson 41 predicts returns, without much hope, and ranges, with some.
 #
 # ## Indicators
@@ -139,7 +142,7 @@ def bollinger(price, days=20):
 
 
 # %% [markdown]
-# **Bollinger bands** are two standard deviations around the average. **MACD** is a fast average less a slow one, beside its own average. **RSI** asks which share of all movement was upward. And the **realised volatility** is the size of the returns, as of a year. `min_periods` keeps silent until
+# **Bollinger bands** are two standard deviations around the average. **MACD** is a fast average less a slow one, beside its own average. **RSI** asks which share of all movement was upward. And the **realised volatility** is the root mean square of 22 daily returns, times √252 to make it a year's. `min_periods` keeps silent until
 # enough days are there.
 
 
@@ -177,8 +180,9 @@ panels = {"MACD (dollars)": macd(price), "RSI (0 to 100)": [rsi(price)]}
 panels["volatility (a year)"] = [volatility(price)]
 for ax, (what, curves) in zip(axes[1:], panels.items(), strict=True):
     for curve, style in zip(curves, ("-", "--"), strict=False):
-        ax.plot(year, curve[year], style, linewidth=1.4)
+        ax.plot(year, curve[year], style, linewidth=1.4, label="its average" * (style == "--"))
     ax.set_ylabel(what)
+axes[1].legend()
 axes[0].set_ylabel("US dollars")
 axes[0].legend(ncols=2)
 show(fig, alt=f"Close, averages and bands, MACD, RSI and volatility of a year. {title}")
@@ -186,7 +190,7 @@ show(fig, alt=f"Close, averages and bands, MACD, RSI and volatility of a year. {
 # %% [markdown]
 # ## Prove that nothing looks ahead
 #
-# That a formula looks back is soon said. Here is a test that cannot be talked round: **change the future**. Make every price after day t another one, compute again, and compare up to day t. If anything differs, the formula has seen what it must not see. Beside ours stand three lines that are found in
+# That a formula looks back is soon said. Here is a test that cannot be talked round: **change the future**. Change every price from day t on, compute again, and compare the days before t. If anything differs, the formula has seen what it must not see. Beside ours stand three lines that are found in
 # many notebooks. **Which of them look ahead?**
 
 # %%
@@ -202,8 +206,8 @@ candidates = {
 
 
 # %%
-def looks_ahead(formula, price, days=(200, 500, 800)) -> bool:
-    for t in days:
+def looks_ahead(formula, price) -> bool:
+    for t in (len(price) * k // 10 for k in (3, 5, 8)):
         other = price.copy()
         other.iloc[t:] *= np.random.default_rng(t).uniform(0.5, 2.0, len(price) - t)
         if not formula(price).iloc[:t].equals(formula(other).iloc[:t]):
@@ -220,14 +224,14 @@ pd.Series(verdicts).map({True: "looks ahead", False: "looks back only"}).to_fram
 #
 # ## A split that walks forward
 #
-# To be judged on tomorrow, learn from yesterday. So time is cut in order: days to learn from, days to choose on (**validation**), days to be judged by (**test**); then everything takes a step forward. One thing more. The answer to a sample of day t lies *after* t, so the
-# last samples before a cut would be answered by days beyond it. A **purge gap** of 22 days leaves them out.
+# To be judged on tomorrow, learn from yesterday. So time is cut in order: days to learn from, days to choose on (**validation**), days to be judged by (**test**); then everything moves forward by a year: another **fold**. One thing more. The answer to a sample of day t lies *after* t, so the
+# last samples before a cut would be answered by days beyond it. A **purge gap** leaves them out. It must be as long as the longest answer takes: ours take 1 day or 20, and 22, a month, is safe for both.
 
 # %%
 folds = stocks.walk_forward(len(close), folds=3, test=252, valid=252, purge=22)
 held = sum(len(fold.test) for fold in folds)
-title = f"Three steps: {held} days to be judged by, each after all that was learnt for it"
-fig, ax = figure(title, xlabel="day", ylabel="step", size=(7.2, 2.6), origin=origin)
+title = f"Three folds: {held} days to be judged by, each after all that was learnt for it"
+fig, ax = figure(title, xlabel="day", ylabel="fold", size=(7.2, 2.6), origin=origin)
 for row, fold in enumerate(folds):
     for part, colour in zip(("fit", "valid", "test"), COLOURS, strict=False):
         days = close.index[getattr(fold, part)]
@@ -236,9 +240,11 @@ for row, fold in enumerate(folds):
 ax.set_yticks(range(len(folds)), range(1, len(folds) + 1))
 ax.invert_yaxis()
 ax.xaxis_date()
-show(fig, alt=f"Bars of the days to fit, to validate and to test in three steps. {title}")
+show(fig, alt=f"Bars of the days to fit, to validate and to test in three folds. {title}")
 
 # %% [markdown]
+# Look at one column: the days on which fold 2 chooses are days on which fold 1 is judged. So each fold should choose for itself; one choice made for all three has seen two of the three tests.
+#
 # What if one shuffles all days instead, as we did with houses? Let a forest guess the return of the *next 20 days* from eight slow indicators: how far the price lies above its averages, and how much it moved. Everything looks back only, the forest is the same. Only the split differs. **How often
 # will the forest be right about up or down?**
 
@@ -280,12 +286,12 @@ for ax, (split, (actual, p)), colour in zip(axes, guessed.items(), COLOURS, stri
     ax.scatter(actual, p, s=3, alpha=0.25, color=colour)
     ax.axline((0, 0), slope=1, color="#5f6b76", linewidth=1)
     r2 = 1 - ((actual - p) ** 2).sum() / ((actual - actual.mean()) ** 2).sum()
-    ax.set_title(f"{split}: R² = {r2:.2f}")
+    ax.set_title(f"{split}: R² = {r2:.2f}; always “up”: {(actual > 0).mean():.0%}", fontsize=9)
     ax.set(xlim=(-0.4, 0.4), ylim=(-0.4, 0.4))
 show(fig, alt=f"Two scatter plots of predictions against what came. {title}")
 
 # %% [markdown]
-# The left picture would make anyone rich. Nothing in it is a bug in a formula: two neighbouring days share 19 of the 20 days that they are asked about. Shuffled, one of them is learnt and the other is tested, and a forest has only to find the neighbour. It did not learn
+# (**R²** is the share of the ups and downs that is explained. Below 0 it is worse than to say their mean. "Always up" is the guess to beat.) The left picture would make anyone rich. Nothing in it is a bug in a formula: two neighbouring days share 19 of the 20 days that they are asked about. Shuffled, one of them is learnt and the other is tested, and a forest has only to find the neighbour. It did not learn
 # the market; it learnt the calendar. The right picture is what is left when the neighbour is not there.
 #
 # ## Windows
@@ -295,7 +301,7 @@ show(fig, alt=f"Two scatter plots of predictions against what came. {title}")
 
 # %%
 values = stocks.indicators(tables[name])
-panel = torch.tensor(values.to_numpy(dtype="float32"))  # days × features
+panel = torch.tensor(values.to_numpy(dtype="float32")).contiguous()  # days × features
 windows = panel.unfold(0, 60, 1)  # windows × features × 60 days
 print(f"{tuple(panel.shape)} becomes {tuple(windows.shape)}: {windows.nbytes / panel.nbytes:.0f}")
 print("times the bytes, if it had any of its own.")
@@ -303,7 +309,7 @@ print(f"strides: {panel.stride()} and {windows.stride()}: two axes take the same
 assert windows.untyped_storage().data_ptr() == panel.untyped_storage().data_ptr()
 
 # %% [markdown]
-# `stocks.indicators` are this lesson's, in a form that does not tell a share at $5 from one at $500. Now let the ranks do it: each computes the indicators of its share of the tickers and makes its windows. A window with a gap in it is none. How many there are in all is one `all_reduce`. **Will the number depend
+# `stocks.indicators` are this lesson's, in a form that does not tell a share at $5 from one at $500. Now let the ranks do it: each computes the indicators of its share of the tickers and makes its windows. A window that begins before all indicators can speak is none. How many there are in all is one `all_reduce`. **Will the number depend
 # on how many ranks count?**
 
 # %%
@@ -319,6 +325,8 @@ def count_windows():
     with process_group() as pg:
         counts = torch.zeros(2, dtype=torch.int64)  # windows, bytes of the tables
         for table in share(pg):
+            if len(table) < LENGTH:
+                continue
             complete = table.unfold(0, LENGTH, 1).isfinite().all(dim=2).all(dim=1)
             counts += torch.tensor([complete.sum(), table.nbytes])
         dist.all_reduce(counts)
@@ -358,13 +366,14 @@ def at_full_size(tickers=500, days=20 * 252, features=8):
 count, held, took, batch_bytes = launch(at_full_size, **options)[0]
 copied = count * LENGTH * 8 * 4
 memory = {"held by all ranks": held / 1e6, "if every window were copied": copied / 1e6}
+memory["the tables alone"] = 500 * 20 * 252 * 8 * 4 / 1e6
 print(f"a batch of {batch_bytes / 1e6:.2f} MB takes {took:.1f} ms to draw")
 title = f"{count / 1e6:.1f} million windows in {held / 1e6:,.0f} MB, not {copied / 1e9:.1f} GB"
 fig = bars(memory, title, "memory (MB, less is better)", "held by all ranks", ylabel="windows")
 show(fig, alt=f"Bars: {', '.join(f'{k} {v:,.0f} MB' for k, v in memory.items())}. {title}")
 
 # %% [markdown]
-# So the windows cost what the tables cost, a batch is copied when it is needed, and neither the number of days nor the length of a window is limited by memory. Lesson 41 trains on just such views.
+# So the windows cost little more than the tables, and a batch is copied when it is needed. Memory grows with the days, and no longer with days × length of a window. Lesson 41 trains on just such views.
 #
 # **Exercises:** [`exercises/40_stocks_data.ipynb`](../exercises/40_stocks_data.ipynb). You will find and remove look-aheads in somebody's features, split by when an answer is known, and deal windows to ranks without copying one.
 #

@@ -6,7 +6,7 @@
 # - to judge a forecast against "as today", in dollars, with an interval for the luck of the draw;
 # - why a picture of predicted prices proves nothing, and what in tomorrow can be learnt.
 #
-# *About 50 minutes; the cells run for about two. 2 processes on the CPU, or one for each GPU.*
+# *About 50 minutes; the cells run for about one. 2 processes on the CPU, or one for each GPU.*
 
 # %% tags=["parameters"]
 world_size: int | None = None  # ranks; None: one for each GPU, or 2 on the CPU
@@ -56,8 +56,8 @@ options = {"nprocs": world_size, "start_method": start_method}
 # %%
 data = stocks.load(source, start="2014-10-17", end="2023-10-17")
 tickers, origin = data.tickers, data.origin
-table = pd.concat({t: stocks.indicators(data.tables[t]) for t in tickers}, axis=1)
-close = pd.concat({t: data.tables[t]["close"] for t in tickers}, axis=1)
+table = pd.concat({t: stocks.indicators(data.tables[t]) for t in tickers}, axis=1, sort=True)
+close = pd.concat({t: data.tables[t]["close"] for t in tickers}, axis=1, sort=True)
 days, close = table.index, torch.tensor(close.to_numpy())
 panel = torch.tensor(table.to_numpy()).reshape(len(days), len(tickers), -1)
 panel[..., 1:2] = panel[..., 1:2].clamp(min=1e-4).log()  # ranges spread evenly in logarithms
@@ -68,7 +68,7 @@ folds = stocks.walk_forward(len(days), folds=3, test=252, valid=252, purge=22)
 # %% [markdown]
 # ## The picture that convinces everybody
 #
-# First the way most tutorials take. The network reads 60 days of *prices*, squeezed between 0 and 1 as the days to fit have them, and says the next one. Each rank trains the networks of its own tickers, three steps each; nobody waits for anybody. **What will the picture look like?**
+# First the way most tutorials take. The network reads 60 days of *prices*, squeezed between 0 and 1 as the days to fit have them, and says the next one. Each rank trains the networks of its own tickers, one for each fold; nobody waits for anybody. **What will the picture look like?**
 
 
 # %%
@@ -118,7 +118,7 @@ cpu = {"nprocs": min(len(few), max(2, world_size)), "start_method": start_method
 told = {t: price for part in launch(my_tickers, few, epochs, **cpu) for t, price in part.items()}
 
 # %% [markdown]
-# **R²** is the share of the ups and downs of three years that the prediction explains; 1 is perfect. Beside it what counts: the mean absolute error (**MAE**), over the MAE of *persistence*, which says "as today".
+# **R²** is the share of the ups and downs of three years that the prediction explains; 1 is perfect, and below 0 it is worse than to say their mean. Beside it the R² of *persistence*, which says "as today"; and what counts: the mean absolute error (**MAE**) over that of persistence.
 
 # %%
 judged = np.concatenate([np.arange(fold.test.start, fold.test.stop) for fold in folds])
@@ -127,9 +127,12 @@ for ticker, said in told.items():
     price = close[:, tickers.index(ticker)]
     actual, as_today = price[judged], price[judged - 1]
     error, base = (said - actual).abs().mean(), (as_today - actual).abs().mean()
-    r2 = 1 - (said - actual).square().sum() / (actual - actual.mean()).square().sum()
-    rows[ticker] = [r2.item(), error.item(), base.item(), (error / base).item()]
-columns = ["R²", "MAE (dollars)", "MAE of persistence", "MAE ÷ persistence"]
+    r2 = [
+        1 - (p - actual).square().sum() / (actual - actual.mean()).square().sum()
+        for p in (said, as_today)
+    ]
+    rows[ticker] = [*(r.item() for r in r2), error.item(), base.item(), (error / base).item()]
+columns = ["R²", "R² of persistence", "MAE, $", "MAE of persistence, $", "MAE ÷ persistence"]
 levels = pd.DataFrame(rows, index=columns).T
 levels.style.format("{:.2f}")
 
@@ -153,8 +156,8 @@ axes[0].legend()
 show(fig, alt=f"Prices of {best}, actual, as the day before, and predicted; zoomed. {title}")
 
 # %% [markdown]
-# From afar, on the left, the network seems to know. On the right you see what it does: "as today" runs one day behind the truth, and the network runs behind *that*, off by more. It was trained to hit the level of a price, and the level is nearly all there is in a price; the little that changes overnight is lost in its errors. Where prices leave
-# the range that it was fitted on, it has no idea. So: never a price without persistence beside it.
+# Look at "as today", which knows nothing: its R² is the highest of all. So a high R² of prices proves nothing, and a picture of three years even less, since "as today" lies on the truth there. Only from near, on the right, can you see it run one day behind, and the network go its own way. It was trained to hit the level of a price; what changes overnight is lost in its errors,
+# and where the price has left the range it was fitted on, it is far off. So: never a price without persistence beside it.
 #
 # ## Scaled by the past
 #
@@ -186,24 +189,24 @@ def samples(part, x, y):
 
 
 # %%
-steps = [scaled(fold) for fold in folds]  # x, y, mean and spread of each
+scales = [scaled(fold) for fold in folds]  # x, y, mean and spread of each
 counts = {
-    f"step {k}": {
+    f"fold {k}": {
         part: len(samples(getattr(fold, part), x, y)) for part in ("fit", "valid", "test")
     }
-    for k, (fold, (x, y, *_)) in enumerate(zip(folds, steps, strict=True), start=1)
+    for k, (fold, (x, y, *_)) in enumerate(zip(folds, scales, strict=True), start=1)
 }
 pd.DataFrame(counts).T.style.format("{:,}")
 
 # %% [markdown]
-# From the days to fit, of course, and anew in every step. (A ticker without any such day has no scale and drops out of that step.)
+# From the days to fit, of course, and anew in every fold. (A ticker without any such day has no scale and drops out of that fold.)
 #
 # ## The network, and a batch
 #
 # An **LSTM** reads a window day by day and keeps a memory of what it has read; two numbers are read off its last state. It begins where a sensible person would: no return, and the range that was usual in this month. So all it has to learn is what differs from that. Our loss is the *absolute* error, because
 # we shall be judged by it: the median makes it smallest.
 #
-# The factor 0.1 on the return was chosen on validation days. Adam moves every weight by about the rate in each step, however faint the signal; at full voice the network takes noise for news.
+# Adam moves every weight by about the rate in each step, however faint the signal, and the signal in returns is faint. So the return is multiplied by 0.1: what is said of it starts small and grows slowly. (How we came to that stands below.)
 
 
 # %%
@@ -268,7 +271,7 @@ def learn(x, y, which, epochs, seed, kind="lstm", batch=480, rate=3e-3):
 # A promise to be kept before the run, for 20 steps. (A batch of 480 falls into equal parts for 1 to 5 ranks.)
 
 # %%
-x, y, *_ = steps[0]
+x, y, *_ = scales[0]
 first = samples(folds[0].fit, x, y)[: 480 * 20]
 on_cpu = {"start_method": start_method, "device": "cpu"}
 runs = {n: launch(learn, x, y, first, 1, seed, nprocs=n, **on_cpu)[0] for n in (1, 2, 4)}
@@ -276,16 +279,16 @@ equivalence = equivalence_table(runs, tolerance=1e-5)
 equivalence.map("{:.1e}".format)
 
 # %% [markdown]
-# ## Three steps forward
+# ## Three folds forward
 #
-# A new network for each step: it may use everything up to its cut, and is then asked about days that it has never seen. Beside the LSTM a **line**: the same windows, the same loop, but one linear layer in place of the LSTM. **How many of its 32 memory cells will pay?**
+# A new network for each fold: it may use everything up to its cut, and is then asked about days that it has never seen. Beside the LSTM a **line**: the same windows, the same loop, but one linear layer in place of the LSTM. **Will the memory pay?**
 
 
 # %%
 def forecast(part, networks):
-    """What the networks say, each for its own step: days × tickers × (return, range), with gaps."""
+    """What the networks say, each for its own fold: days × tickers × (return, range), with gaps."""
     whole = torch.full_like(answers, torch.nan)
-    for fold, (x, y, mean, spread), (kind, weights) in zip(folds, steps, networks, strict=True):
+    for fold, (x, y, mean, spread), (kind, weights) in zip(folds, scales, networks, strict=True):
         model = Forecaster(kind)
         model.load_state_dict(weights)
         which = samples(getattr(fold, part), x, y)
@@ -301,7 +304,7 @@ epochs = {"smoke": 1, "quick": 2, "full": 4}[preset]
 losses, networks, train_seconds = {}, {}, {}
 for kind in ("line", "lstm"):
     losses[kind], networks[kind], begin = [], [], time.perf_counter()
-    for fold, (x, y, *_) in zip(folds, steps, strict=True):
+    for fold, (x, y, *_) in zip(folds, scales, strict=True):
         which = samples(fold.fit, x, y)[-2400 if preset == "smoke" else 0 :]
         curve, weights = launch(learn, x, y, which, epochs, seed, kind, **options)[0]
         losses[kind] += curve
@@ -312,14 +315,14 @@ for kind in ("line", "lstm"):
 # %% [markdown]
 # ## How sure is that?
 #
-# An error over three years is one draw of what might have happened. A **bootstrap** asks how else it could have come out. Cut the days into blocks of a month, since calm and wild days come in runs and all shares of a day share its fate; draw as many blocks, with replacement; compute again; a thousand times over. The middle 95 % are the **interval**.
+# An error over three years is one draw of what might have happened. A **bootstrap** asks how else it could have come out. Cut the days into blocks of a month, since calm and wild days come in runs and all shares of a day share its fate; draw as many blocks, with replacement; compute again; a thousand times over. The middle 95 % are the **interval**. (It is about other days, not about other seeds. And in dollars a share at $500 weighs as much as ten at $50.)
 
 
 # %%
 def ratio(ours, base, blocks=22, draws=1000):
     """Sum of errors over sum of errors (days × tickers, with gaps), and its 95 % interval."""
     sums = torch.stack([ours.nansum(dim=1), base.nansum(dim=1)])
-    sums = sums[:, sums[1] > 0]
+    sums = sums[:, base.isfinite().any(dim=1)]
     parts = torch.stack([part.sum(dim=1) for part in sums.split(blocks, dim=1)], dim=1)
     dice = torch.Generator().manual_seed(0)
     some = torch.randint(parts.shape[1], (draws, parts.shape[1]), generator=dice)
@@ -344,7 +347,7 @@ def errors(said):
 
 
 # %% [markdown]
-# One rival is missing. **HAR** (heterogeneous autoregression) is how people in the trade guess tomorrow's range: a straight line from the mean range of the last day, week and month, three numbers, fitted in logarithms on the same days. Of the return it says nothing: as today.
+# One rival is missing. **HAR** (heterogeneous autoregression) is a standard model of volatility; here it guesses ranges: a straight line from the mean range of the last day, week and month, three numbers, fitted in logarithms on the same days (by least squares, a small handicap). Of the return it says nothing: as today.
 
 
 # %%
@@ -353,7 +356,7 @@ def har(part):
     inputs = torch.ones(*ranges.shape, 4, dtype=torch.float64)
     for k, n in enumerate((1, 5, 22)):
         inputs[n - 1 :, :, k] = ranges.unfold(0, n, 1).mean(dim=2).log()
-    for fold, (x, y, *_) in zip(folds, steps, strict=True):
+    for fold, (x, y, *_) in zip(folds, scales, strict=True):
         day, ticker = samples(fold.fit, x, y).T
         line = torch.linalg.lstsq(inputs[day, ticker], answers[day, ticker, 1:]).solution
         day, ticker = samples(getattr(fold, part), x, y).T
@@ -377,27 +380,28 @@ both = ["close, MAE ÷ persistence", "range, MAE ÷ persistence"]
 pd.DataFrame({n: [r[0] for r in row] for n, row in on_validation.items()}, index=both).T.round(4)
 
 # %% [markdown]
-# That was on validation days, where every choice was made: one month of days, 32 cells, two epochs, the market beside each ticker, the factor 0.1. Now the test days. (A confession: that factor was tried only after a first version had missed our target for the close on these very days. Validation days spoke for it, too; but a claim as clean as the rule asks needs days that nobody has looked at.) **Will
-# the interval of the close lie below 1? And that of the range?**
+# That was on validation days, which decided on one month of days, 32 cells, two epochs, and the market beside each ticker. Now the test days, with two confessions. All folds share these choices, and fold 2 validates on test days of fold 1; only the last year of all had no say, so it stands by itself, too. And the factor 0.1 came last, after we had seen the close do worse than "as today" on these
+# very days; validation favours it only slightly. A clean claim needs days that nobody has looked at. **Will the interval of the close lie below 1? And that of the range?**
 
 # %%
 said, pairs, on_test = judge("test")
 mae, mae_today = (e[..., 0].nanmean().item() for e in pairs["lstm"])
-words = "{:.4f} ({:.4f} to {:.4f})"
+words, last = "{:.4f} ({:.4f} to {:.4f})", slice(folds[-1].test.start, folds[-1].test.stop)
+on_test["lstm, last year"] = [ratio(*(e[last, :, k] for e in pairs["lstm"])) for k in (0, 1)]
 print(f"close: off by ${mae:.3f} (mean); as today: ${mae_today:.3f}. Ratios, 95 % intervals:")
 pd.DataFrame({n: [words.format(*r) for r in row] for n, row in on_test.items()}, index=both).T
 
 # %%
-labels = {"lstm": f"LSTM, {world_size} ranks", "line": "line on the same windows", "HAR": "HAR"}
+labels = {"lstm": "LSTM", "line": "line on the same windows", "HAR": "HAR"}
 labels["month"] = "the month's mean"
-ranges = {labels[name]: row[1][0] for name, row in on_test.items()} | {"as today": 1.0}
-gain = 1 - ranges[labels["lstm"]]
-title = f"Tomorrow's range can be learnt: {gain:.0%} less error than “as today”"
-fig = bars(ranges, title, "MAE ÷ persistence (less is better)", labels["lstm"], origin, "forecast")
+ranges = {label: on_test[name][1][0] for name, label in labels.items()} | {"as today": 1.0}
+gain, usual = 1 - ranges["LSTM"], 1 - ranges["the month's mean"]
+title = f"Tomorrow's range: {gain:.0%} less error than “as today”, {usual:.0%} by the month's mean alone"
+fig = bars(ranges, title, "MAE ÷ persistence (less is better)", "LSTM", origin, "forecast")
 show(fig, alt=f"Bars: {', '.join(f'{k} {v:.3f}' for k, v in ranges.items())}. {title}")
 
 # %% [markdown]
-# Be fair to the simple ones. Where the line is level with the LSTM, the memory cells bought nothing; and HAR comes close with three numbers. Compare the steps: from "as today" to the mean of the month, which is what the network says before it has learnt anything, and from there to the network. A range falls back to what is usual, and most of the gain is to know that.
+# Be fair to the simple ones. Where the line is level with the LSTM, the memory bought nothing; and HAR makes do with three numbers. Compare the steps: from "as today" to the mean of the month, which is what the network says before it has learnt anything, and from there to the network. A range falls back to what is usual, and most of the gain is to know that.
 #
 # Pooled numbers can hide a share that went the other way. So, ticker by ticker:
 
@@ -407,7 +411,8 @@ each = {
     for k, what in enumerate(("close", "range"))
 }
 sure = {what: sum(high < 1 for *_, high in rows) for what, rows in each.items()}
-title = f"Surely better than “as today”: the range of {sure['range']} of {len(tickers)} tickers, the close of {sure['close']}"
+wrong = sum(low > 1 for _, low, _ in each["close"])
+title = f"Clear of 1: the range of {sure['range']} of {len(tickers)} tickers; the close of {sure['close']}, and of {wrong} on the wrong side"
 axis = {"xlabel": "MAE ÷ persistence, with its 95 % interval", "ylabel": "ticker", "ncols": 2}
 fig, axes = figure(title, **axis, size=(7.2, 1.6 + 0.16 * len(tickers)), origin=origin)
 for ax, (what, rows), colour in zip(axes, each.items(), COLOURS, strict=False):
@@ -425,12 +430,11 @@ show(
 )
 
 # %% [markdown]
-# The close on the left is a toss-up for nearly everyone: the intervals straddle 1. On the right they lie clear of it. Now look at the forecast itself, for one ticker, so close that a lag could be seen: the line "as today" *is* the truth, one day late.
+# The close on the left is a toss-up for nearly everyone: the intervals straddle 1. (Of 48 such intervals, one or two lie clear of it on each side by luck alone.) Compare the right. Now look at the forecast itself, for one ticker, so close that a lag could be seen: the line "as today" *is* the truth, one day late.
 
 # %%
-one = best if best in tickers else tickers[0]
-column, when = tickers.index(one), judged[-60:]
-title = f"{one}: the forecast does not chase yesterday's range, it returns to the usual"
+column, when = tickers.index(best), judged[-60:]
+title = f"{best}: the forecast does not chase yesterday's range, it returns to the usual"
 fig, ax = figure(title, xlabel="day", ylabel="high over low (%)", origin=origin)
 percent = {
     "what came": (came[when - 1, column, 1], {"color": "#1f2933"}),
@@ -440,7 +444,7 @@ percent = {
 for name, (values, look) in percent.items():
     ax.plot(days[when], 100 * values.expm1(), label=name, **look)
 ax.legend()
-show(fig, alt=f"Range of {one} over 60 days: actual, of the day before, predicted. {title}")
+show(fig, alt=f"Range of {best} over 60 days: actual, of the day before, predicted. {title}")
 
 # %% [markdown]
 # ## The same function on two nodes
@@ -450,7 +454,7 @@ show(fig, alt=f"Range of {one} over 60 days: actual, of the day before, predicte
 
 # %%
 def train_stocks(epochs: int, seed: int = 0):
-    """Train the LSTM of lesson 41 on the days of the first step."""
+    """Train the LSTM of lesson 41 on the days of the first fold."""
     where = {name: os.environ.get(name) for name in ("RANK", "GROUP_RANK", "LOCAL_RANK")}
     x, y, *_ = scaled(folds[0])
     losses, weights = learn(x, y, samples(folds[0].fit, x, y)[-9600:], epochs, seed)
@@ -462,7 +466,7 @@ on_nodes = torchrun(program, nprocs=1, nnodes=2, device="cpu", epochs=1, seed=se
 pd.DataFrame([where for *_, where in on_nodes])
 
 # %% [markdown]
-# GROUP_RANK is the number of the node; the local rank, which picks a GPU, is 0 on both. The line after `$` is typed once on each node, with the address of one of them in place of 127.0.0.1. **Will the two nodes have learnt what two ranks of this kernel learn, to the last bit?**
+# GROUP_RANK is the number of the node; the local rank, which picks a GPU, is 0 on both. The line after `$` is typed once on each node, with the address of one of them in place of 127.0.0.1 and the same port on all; program and data must lie on each. **Will the two nodes have learnt what two ranks of this kernel learn, to the last bit?**
 
 # %%
 here = launch(train_stocks, 1, seed, nprocs=2, **on_cpu)
@@ -492,7 +496,7 @@ record_results(
 #
 # ## Take-away
 #
-# > A forecast is worth what it adds to "as today", so put that beside every number and every picture, with an interval. Prices look predictable and returns are not; how wild tomorrow will be can be learnt, and a line learns most of it.
+# > A forecast is worth what it adds to "as today", so put that beside every number and every picture, with an interval. Prices look predictable and returns hardly are; how wild tomorrow will be can be learnt, and a line learns most of it.
 # > DDP does not know how many nodes there are: the same function, started by two agents, computes the same bits.
 #
 # **To go further**

@@ -6,7 +6,7 @@
 # - why a mean of forecasts is better than a forecast, and what limits it;
 # - when ranks are better spent on more networks, and when on one.
 #
-# *About 40 minutes; the cells run for about one and a half. 2 processes on the CPU, or one for each GPU.*
+# *About 40 minutes; the cells run for about two. 2 processes on the CPU, or one for each GPU.*
 
 # %% tags=["parameters"]
 world_size: int | None = None  # ranks; None: one for each GPU, or 2 on the CPU
@@ -16,6 +16,7 @@ seed: int = 0  # initial weights, bags, order of the windows; the split never mo
 start_method: str = "auto"  # how launch starts ranks
 
 # %%
+import itertools
 import time
 
 import numpy as np
@@ -46,9 +47,9 @@ options = {"nprocs": world_size, "start_method": start_method}
 on_cpu = {"start_method": start_method, "device": "cpu"}
 
 # %% [markdown]
-# ## What one network said
+# ## The panel again
 #
-# Lesson 41's panel, scaling and windows are in the library now: `stocks.panel`, and `scaled` for the days that a step may learn from. We take its last step: learn from seven years, choose on one, be judged on the next. The network is the same, with three ways to read a window: **LSTM**, its smaller cousin **GRU**, and a **line**.
+# Lesson 41's panel, scaling and windows are in the library now: `stocks.panel`, and `scaled` for the days that a step may learn from. We take its last fold: learn from all before, choose on a year, be judged on the next. The network is the same, with three ways to read a window: **LSTM**, its smaller cousin **GRU** (gated recurrent unit), and a **line**. It learns at a higher rate, so that its members come out cheaper and less alike.
 
 # %%
 LENGTH = 22
@@ -87,7 +88,7 @@ class Forecaster(nn.Module):
 # %% [markdown]
 # ## Groups of ranks
 #
-# **Data-parallel**, all ranks train one network. **Ensemble-parallel**, each rank trains its own, as in lesson 12. In between lies a grid: rows are members of the ensemble that train at the same time, and the ranks of a row share one network. `init_device_mesh` makes the grid, and a process group for each row and each column. Here are six ranks, three at a time:
+# **Data-parallel**, all ranks train one network. **Ensemble-parallel**, each rank trains its own, as in lesson 12. In between lies a grid: rows are members of the ensemble that train at the same time, and the ranks of a row share one network. `init_device_mesh` makes the grid, and a process group for each row and each column. Here are six ranks that train three networks at a time:
 
 
 # %%
@@ -109,7 +110,7 @@ labels = {rank: f"part {part}" for rank, (row, part) in enumerate(where)}
 show(mesh_map(grids[0], {"one DDP": rows}, title, labels), alt=f"Ranks in a grid. {title}: {rows}")
 
 # %% [markdown]
-# A member's **plan** says which kind of network it is, its seed, and perhaps its **bag**: the blocks of 22 days from which it may learn, a random half of them. Members that learnt from different days disagree more. The training loop knows two groups: `data`, in which gradients are averaged, is handed to DDP; to all others it is deaf.
+# A member's **plan** says which kind of network it is, its seed, and perhaps its **bag**: the blocks of 22 days from which it may learn, a random half of them. Members that learnt from different days disagree more. The training loop is handed one group, `data`: DDP averages gradients within it and hears nobody else.
 
 
 # %%
@@ -191,7 +192,7 @@ equivalence.map("{:.1e}".format)
 #
 # ## Three ways to disagree
 #
-# Eight networks that differ in their **seed** only; eight that learnt from different **bags** of days; eight of three **kinds**, with bags. All 24 are independent, so all groups work side by side until everything is done. **Which eight will disagree most, and which will be best together?**
+# A family of networks that differ in their **seed** only; one that learnt from different **bags** of days; one of three **kinds**, with bags. All of them are independent, so all groups work side by side until everything is done. **Which family will disagree most, and which will be best together?**
 
 # %%
 size, epochs = (
@@ -232,10 +233,11 @@ def worth(members, part, said=said):
 
 
 def by_size(members, part, draws=20):
-    dice, curve = np.random.default_rng(seed), []
+    curve = []
     for k in range(1, len(members) + 1):
-        some = [dice.permutation(members)[:k] for _ in range(draws if k < len(members) else 1)]
-        curve.append(np.mean([worth(few.tolist(), part)[1] for few in some]))
+        every = list(itertools.combinations(members, k))
+        picks = np.random.default_rng(seed).permutation(len(every))[:draws]  # all, if they are few
+        curve.append(np.mean([worth(list(every[i]), part)[1] for i in picks]))
     return curve
 
 
@@ -262,22 +264,22 @@ def shared(numbers, part="validation"):
 
 
 table = {name: shared(numbers) for name, numbers in members.items()}
-columns = ["one member", f"mean of {size}", "mean of infinitely many"]
+columns = ["one member", f"mean of {size}", "mean of infinitely many such"]
 squares = pd.DataFrame(table, index=columns).T
-squares["disagreement"] = 1 - squares[columns[2]] / squares[columns[0]]
-squares.style.format("{:.4f}").format("{:.1%}", subset="disagreement")
+squares["not shared"] = 1 - squares[columns[2]] / squares[columns[0]]
+squares.style.format("{:.4f}").format("{:.1%}", subset="not shared")
 
 # %% [markdown]
-# (Squared errors of the scaled logarithm of the range.) The bags disagree more than the seeds, and pay for it: a member that has seen half of the days is a worse one. What is best together is a matter of both. And the last column is a wall: however many networks, the next day's surprise is the same for all of them.
+# (Squared errors of the scaled logarithm of the range.) The last column is the part of an error that a member does not share with another. Do the bags pay for theirs, having seen half of the days only? Compare the first column. What is best together is a matter of both. And "infinitely many" is a wall: however many such networks, the next day's surprise is the same for all of them.
 #
 # ## The test
 #
-# The choice was made on validation days. Now the test days, once, for the chosen family. **Will the curve look alike?**
+# The choice was made on validation days. Now the test days, for the chosen family. (They are not untouched: lesson 41 judged other networks on them.) **Will the curve look alike?**
 
 # %%
 single = np.mean([worth([k], "test")[1] for k in members[chosen]])
 close, together = worth(members[chosen], "test")
-title = f"On the test days: {together:.4f} of persistence, one of them {single:.4f}"
+title = f"On the test days, {size} networks err {1 - together / single:.1%} less than one of them"
 curve = {"validation": on_validation[chosen], "test": by_size(members[chosen], "test")}
 fig = lines(curve, title, f"networks ({chosen})", "range, MAE ÷ persistence", origin)
 show(fig, alt=f"Error against the number of networks on validation and test days. {title}")
@@ -286,7 +288,7 @@ print(f"close: {close:.4f} of persistence")
 # %% [markdown]
 # ## The same compute, spent otherwise
 #
-# Eight networks cost eight trainings. What if all ranks train *one* network instead, data-parallel, with eight times as much to do: eight times as long, or so wide that a step takes eight times as many multiplications? The eight differ in their seeds only, to be fair. Nobody sends a gradient in the ensemble; the one network sends one in every step, from every rank. **Which will be done first, and which will be best?**
+# Many networks cost many trainings. What if all ranks train *one* network instead, data-parallel, with as much to do as all of them: as many times as long, or so wide that a step takes as many times the multiplications? The many differ in their seeds only, to be fair. Nobody sends a gradient in the ensemble; the one network sends one in every step, from every rank. **Which will be done first, and which will be best?**
 
 # %%
 alone = {"kind": "lstm", "seed": seed, "bag": False}
@@ -295,8 +297,8 @@ rivals = {
     "one network, wide": alone | {"epochs": epochs, "width": {3: 60, 8: 104}.get(size, 150)},
 }
 seeds, rows = members["seeds"], {}
-busy = sum(curves[number][1] for number in seeds) / world_size
-rows[f"{size} networks, by ranks"] = [busy, 0.0, *(worth(seeds, part)[1] for part in parts)]
+busy = max(sum(curves[n][1] for n in seeds[r::world_size]) for r in range(world_size))
+rows[f"{size} networks side by side"] = [busy, 0.0, *(worth(seeds, part)[1] for part in parts)]
 for name, plan in rivals.items():
     one, curve = launch(ensemble, [plan], 1, fit, judged, **options)[0]
     weights = sum(p.numel() for p in Forecaster("lstm", plan.get("width", 32)).parameters())
@@ -306,14 +308,15 @@ columns = ["training, s", "gradients a rank, MB", "validation", "test"]
 pd.DataFrame(rows, index=columns).T.style.format("{:.4f}").format("{:,.0f}", subset=columns[:2])
 
 # %%
-scores = {name: row[2] for name, row in rows.items()} | {"one network": on_validation["seeds"][0]}
+one = on_validation["seeds"][0]
+scores = {name: 100 * (row[2] / one - 1) for name, row in rows.items()}
 best = min(scores, key=scores.get)
-title = f"At equal compute, {best} errs least"
-fig = bars(scores, title, "range, MAE ÷ persistence (validation)", best, origin, "how")
-show(fig, alt=f"Bars: {', '.join(f'{k} {v:.4f}' for k, v in scores.items())}. {title}")
+title = f"Of three ways to spend the compute, “{best}” errs least"
+fig = bars(scores, title, "error against one network that trained once (%)", best, origin, "way")
+show(fig, alt=f"Bars: {', '.join(f'{k} {v:+.1f} %' for k, v in scores.items())}. {title}")
 
 # %% [markdown]
-# Look at "one network" as well: an eighth of the compute, and how much behind? A network that trains longer or grows wider can overfit; more opinions cannot. It need not go this way: where a network still gains from more steps or more width, all ranks should train it, and one that does not fit on a rank has no choice. But note what the ensemble did *not* need: not one message during training, so no slow rank to wait for, and no fast network between machines.
+# The zero line is one network, at a fraction of the compute. A network that trains on and on, or grows, can overfit; stopped in time it would do no worse, but then its ranks have nothing left to do. A mean of opinions is never worse than its members on average. It need not go this way: where a network still gains from more steps or more width, all ranks should train it, and one that does not fit on a rank has no choice. But note what the ensemble did *not* need: not one message during training, so no slow rank to wait for, and no fast network between machines.
 
 # %%
 record_results(
@@ -340,7 +343,7 @@ record_results(
 #
 # **To go further**
 # - Leo Breiman: [Bagging Predictors](https://doi.org/10.1007/BF00058655), 1996.
-# - Lakshminarayanan, Pritzel, Blundell: [Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles](https://arxiv.org/abs/1612.01474), 2017: seeds alone, and what their spread is good for.
-# - Krogh, Vedelsby: [Neural Network Ensembles, Cross Validation, and Active Learning](https://papers.nips.cc/paper/1994/hash/b8c37e33defde51cf91e1e03e51657da-Abstract.html), 1994: the sum that you have seen, in general.
+# - Lakshminarayanan, Pritzel, Blundell: [Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles](https://arxiv.org/abs/1612.01474), 2017: members that differ in their seeds, and what their spread is good for.
+# - Krogh, Vedelsby: [Neural Network Ensembles, Cross Validation, and Active Learning](https://papers.nips.cc/paper/1994/hash/b8c37e33defde51cf91e1e03e51657da-Abstract.html), 1994: the same fact as “mean error less disagreement”.
 # - [DeviceMesh](https://docs.pytorch.org/tutorials/recipes/distributed_device_mesh.html): the same grid for models that are split.
 # - Next: lesson 50 begins the last project, network anomalies.
