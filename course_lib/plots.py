@@ -149,7 +149,7 @@ def bars(
     ax.xaxis.set_major_formatter(thousands())
     ax.invert_yaxis()
     ax.grid(visible=False, axis="y")
-    ax.margins(x=0.12)
+    ax.margins(x=0.12 if min(numbers) >= 0 else 0.3)  # a negative bar has its number on the left
     ax.spines["left"].set_visible(min(numbers) < 0)
     return fig
 

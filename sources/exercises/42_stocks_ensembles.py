@@ -96,7 +96,7 @@ pd.DataFrame(who, index=[f"round {k + 1}" for k in range(len(who))]).map("model 
 #
 # In the lesson all predictions were gathered on all ranks. With eight members that is nothing. With hundreds of them, and millions of samples, it is too much, and an ensemble only needs two numbers of each answer: the mean of what the members say, and how far they are apart.
 #
-# Ranks have unequally many members, or none. **Which sums are enough for a mean and for a standard deviation, and which mean would weigh the members unequally?** (The exercises of lesson 41 warn of this way to a spread. Here members disagree by about a hundredth of what they say, or not at all, and float64 has 16 digits.)
+# Ranks have unequally many members, or none. **Which sums are enough for a mean and for a standard deviation, and which mean would weigh the members unequally?** (The exercises of lesson 41 warn of the mean of the squares less the square of the mean. Here members disagree by about a hundredth of what they say, or not at all, and float64 has 16 digits.)
 
 
 # %%
@@ -158,8 +158,8 @@ def my_bags(seed: int, members: int, blocks: int) -> dict[int, torch.Tensor]:
     Returns:
         Member → its bag: blocks // 2 different blocks, drawn at random, int64 in rising order.
         A bag depends on the arguments and on the member, and on nothing else. Other members have
-        other bags, and no bag comes back with another seed. The global random states of torch,
-        numpy and Python are neither read nor changed.
+        other bags, and no bag comes back with another seed, as far as there are enough of them. The
+        global random states of torch, numpy and Python are neither read nor changed.
     """
     # BEGIN SOLUTION
     bags = {}

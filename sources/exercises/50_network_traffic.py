@@ -15,7 +15,7 @@ from course_lib.data import unsw_nb15
 # %% [markdown]
 # ## 50.1 · Mean and covariance over ranks
 #
-# *Difficulty 3 of 5 · 20 minutes · goal: 9 digits of every covariance, also of times since 1970, in at most 3 calls whose size does not depend on the rows*
+# *Difficulty 3 of 5 · 20 minutes · goal: each covariance to 1e-9 of its two standard deviations' product, also of times since 1970, in at most 3 calls whose size does not depend on the rows*
 #
 # The lesson's `moments` are exact for features about 0. Given the columns below as they are, they would lose the digits that matter: the start of a flow is a number of ten digits, and differs from the others' in the last few. **How many digits has the square of the first number? How many does float64 keep?**
 

@@ -312,7 +312,9 @@ one = on_validation["seeds"][0]
 scores = {name: 100 * (row[2] / one - 1) for name, row in rows.items()}
 best = min(scores, key=scores.get)
 title = f"Of three ways to spend the compute, “{best}” errs least"
-fig = bars(scores, title, "error against one network that trained once (%)", best, origin, "way")
+fig = bars(
+    scores, title, "error beside that of one network that trained once (%)", best, origin, "way"
+)
 show(fig, alt=f"Bars: {', '.join(f'{k} {v:+.1f} %' for k, v in scores.items())}. {title}")
 
 # %% [markdown]
