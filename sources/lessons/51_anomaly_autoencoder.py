@@ -6,7 +6,7 @@
 # - to find a quantile of numbers that lie on several ranks, exactly, without moving them;
 # - to judge a detector beside rivals that were fitted to the same flows, and one that knows attacks.
 #
-# *About 50 minutes; the cells run for about two. 2 processes on the CPU, or one for each GPU.*
+# *About 50 minutes; the cells run for about one. 2 processes on the CPU, or one for each GPU.*
 
 # %% tags=["parameters"]
 world_size: int | None = None  # ranks; None: one for each GPU, or 2 on the CPU
