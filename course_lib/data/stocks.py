@@ -30,7 +30,6 @@ from course_lib.data._finding import (
 )
 from course_lib.data._stocks_features import Fold, indicators, walk_forward
 from course_lib.data._stocks_files import COLUMNS, days_of
-from course_lib.data._stocks_panel import Panel, panel
 from course_lib.data._stocks_search import by_reason, checked_range, checked_tickers
 from course_lib.data._stocks_stand_in import make_stand_in
 
@@ -39,14 +38,24 @@ __all__ = [
     "PUBLICATION",
     "TICKERS",
     "Fold",
-    "Panel",
+    "Panel",  # noqa: F822
     "Stocks",
     "fetch",
     "indicators",
     "load",
-    "panel",
+    "panel",  # noqa: F822
     "walk_forward",
 ]
+
+
+def __getattr__(name: str):
+    """Import the panel, and torch with it, when it is first asked for (PEP 562)."""
+    if name in ("Panel", "panel"):
+        from course_lib.data import _stocks_panel
+
+        return getattr(_stocks_panel, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 # Large US companies of many industries: what is downloaded where no tickers are named.
 TICKERS = (

@@ -124,6 +124,7 @@ def stays_in_the_group(rank, world_size, port, value):
 
 def does_not_add(rank, world_size, port, value):
     join(rank, world_size, port)
+    dist.barrier()  # who leaves at once looks, to one still connecting, as if it had crashed
     dist.destroy_process_group()
     return value
 
