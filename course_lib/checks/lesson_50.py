@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from course_lib.checks import _covariances, _twins
 from course_lib.checks._engine import Ask, exercise
-from course_lib.checks._one_sum import SPARE, Answered, answered
+from course_lib.checks._one_sum import SPARE, Answered, answered, few_calls
 from course_lib.checks._patterns import WHO_IS_DONE
 from course_lib.checks._purges import positions
 from course_lib.group import process_group
@@ -57,26 +57,14 @@ def mean_and_covariance(ask: Ask, answer) -> None:
 
 def _few_numbers(ask: Ask, says: str, case: _covariances.Rows, ranks: Sequence[Answered]) -> None:
     """Few collectives that bring a rank few numbers; silent if so. A rank alone may do anything."""
-    for rank, (_, calls, record) in enumerate(ranks if len(ranks) > 1 else ()):
-        called = f"rank {rank} called {', '.join(map(str, calls)) or 'nothing'}"
-        if record.sent or record.received:
-            hint = "all_reduce tells each rank the sum, and no rank has to write to another"
-            ask.that(False, f"{says}: no messages", hint)
-        if unknown := [call.name for call in calls if call.numbers is None]:
-            hint = f"{unknown[0]} is not needed: all_reduce (or broadcast) of a tensor is"
-            ask.that(False, f"{says}: sums are exchanged, as tensors ({called})", hint)
-        for operation in (o for o in record.operations if o.end is None):
-            hint = f"nobody waits for the {operation.name}: keep its handle, and call wait() on it"
-            ask.that(False, f"{says}: every handle is waited for", hint)
-        if len(calls) > _MOST_CALLS:
-            hint = "what is added up at the same time fits into one tensor: torch.cat"
-            ask.that(False, f"{says}: {_MOST_CALLS} calls at most ({called})", hint)
-        arrive = sum(c.numbers * (len(ranks) if "gather" in c.name else 1) for c in calls)
-        most = _covariances.numbers(case)
-        if arrive > most + SPARE * len(calls):
+    hint = "what is added up at the same time fits into one tensor: torch.cat"
+    most = _covariances.numbers(case)
+    for rank, arrive in enumerate(few_calls(ask, ranks, _MOST_CALLS, says, ("rows", "sums"), hint)):
+        if sum(arrive) > most + SPARE * len(arrive):
             hint = "rows stay where they are, and sums are added up on the way: a count, a sum of "
             hint += "each feature, a sum of each pair; and a value to subtract"
-            ask.that(False, f"{says}: {most} numbers at most reach a rank ({called})", hint)
+            came = f"rank {rank} got {sum(arrive):,}"
+            ask.that(False, f"{says}: {most} numbers at most reach a rank ({came})", hint)
 
 
 def _pooled(answer, cases: Sequence[_covariances.Rows]) -> list[_Pooled]:

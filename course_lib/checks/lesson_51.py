@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from course_lib.checks import _quantiles, _trade_offs
 from course_lib.checks._engine import Ask, exercise
-from course_lib.checks._one_sum import SPARE, Answered, answered, one_all_reduce
+from course_lib.checks._one_sum import SPARE, Answered, answered, few_calls, one_all_reduce
 from course_lib.checks._patterns import WHO_IS_DONE
 from course_lib.group import process_group
 
@@ -46,26 +46,15 @@ def global_threshold(ask: Ask, answer) -> None:
 
 def _few_numbers(ask: Ask, says: str, ranks: Sequence[Answered]) -> None:
     """Few collectives that bring a rank few numbers; silent if so. A rank alone may do anything."""
-    for rank, (_, calls, record) in enumerate(ranks if len(ranks) > 1 else ()):
-        called = f"rank {rank} made {len(calls)}: {', '.join(map(str, calls[:3])) or 'none'}"
-        called += ", …" * (len(calls) > 3)
-        if record.sent or record.received:
-            hint = "all_reduce tells each rank the sum of counts, and no message has to be sent"
-            ask.that(False, f"{says}: no messages", hint)
-        if unknown := [call.name for call in calls if call.numbers is None]:
-            hint = f"{unknown[0]} is not needed, and scores stay where they are: all_reduce counts"
-            ask.that(False, f"{says}: counts are exchanged, as tensors", hint)
-        for operation in (o for o in record.operations if o.end is None):
-            hint = f"nobody waits for the {operation.name}: keep its handle, and call wait() on it"
-            ask.that(False, f"{says}: every handle is waited for", hint)
-        if len(calls) > _MOST_CALLS:
-            hint = "a call that asks for one count halves the range; one that asks for 256 counts "
-            hint += "makes it 256 times as small, and takes hardly longer"
-            ask.that(False, f"{says}: {_MOST_CALLS} calls at most ({called})", hint)
-        arrive = [c.numbers * (len(ranks) if "gather" in c.name else 1) for c in calls]
+    hint = "a call that asks for one count halves the range; one that asks for 256 counts makes it "
+    hint += "256 times as small, and takes hardly longer"
+    for rank, arrive in enumerate(
+        few_calls(ask, ranks, _MOST_CALLS, says, ("scores", "counts"), hint)
+    ):
         if max(arrive, default=0) > _MOST_NUMBERS + SPARE:
             hint = "what travels must not grow with the scores: counts of one byte are 256 numbers"
-            ask.that(False, f"{says}: {_MOST_NUMBERS:,} numbers a call at most ({called})", hint)
+            came = f"rank {rank} got {max(arrive):,}"
+            ask.that(False, f"{says}: {_MOST_NUMBERS:,} numbers a call at most ({came})", hint)
 
 
 def _agreed(answer, cases: Sequence[_quantiles.Scores]) -> list[_Agreed]:
