@@ -422,6 +422,7 @@ for ax, (what, rows), colour in zip(axes, each.items(), COLOURS, strict=False):
     ax.axvline(1, color="#5f6b76", linestyle="--")
     ax.set_yticks(place, tickers, fontsize=7)
     ax.set_title(what)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.margins(y=0.01)
     ax.invert_yaxis()
 show(

@@ -64,8 +64,8 @@ options = {"nprocs": world_size, "start_method": start_method}
 on_cpu = {"start_method": start_method, "device": "cpu"}
 flows = unsw_nb15.load(source)
 protocol, origin = flows.protocol, flows.origin
-training = flows.train[~unsw_nb15.repeats(flows.train)]  # else a flow might be in both parts below
-training, testing = repaired(training), repaired(flows.test)
+training, testing = flows.train, repaired(flows.test)
+training = repaired(training[~unsw_nb15.repeats(training)])  # else one might be in both parts below
 known_attacks = training[training["label"] == 1]
 normals = training[training["label"] == 0].sample(frac=1, random_state=42)
 cut = int(0.8 * len(normals))
