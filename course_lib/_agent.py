@@ -4,7 +4,8 @@ It is torchrun itself with four additions. Each rank's output goes to files name
 rank. How ranks have ended by themselves, before the agent ends the others, is left in a file. And
 when its standard input ends, which happens when the notebook's kernel does, the agent ends
 everything the run has started: all processes that carry the run's mark in their environment. The
-store that the ranks meet at listens on loopback only (not with restarts: then rank 0 makes it).
+store that the ranks meet at listens on loopback only (not with restarts: then rank 0 makes it; and
+not on a cable, which leads nowhere else).
 """
 
 import json
@@ -116,9 +117,14 @@ def main(arguments: list[str], logs: Path) -> NoReturn:
 
     SubprocessContext.close = close
     stores = ExitStack()  # open until this process ends
-    DynamicRendezvousHandler._create_tcp_store_server = lambda handler, host, port: SimpleNamespace(
-        port=stores.enter_context(loopback_store())
-    )
+    torch_store = DynamicRendezvousHandler._create_tcp_store_server
+
+    def store_of_ranks(handler, host: str, port: int):
+        if host != "127.0.0.1":  # a node of its own: the others must reach it
+            return torch_store(handler, host, port)
+        return SimpleNamespace(port=stores.enter_context(loopback_store()))
+
+    DynamicRendezvousHandler._create_tcp_store_server = store_of_ranks
     # The launch tells what went wrong, once; the agent's own accounts of it would be the second.
     logging.getLogger("torch").setLevel(logging.CRITICAL)
     config, command, words = run.config_from_args(run.parse_args(arguments))

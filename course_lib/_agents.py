@@ -6,6 +6,7 @@ in sessions of their own; they are found by the mark that the run leaves in thei
 """
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import psutil
 
 from course_lib._agent import MARK, REPORT, end_marked
 from course_lib._places import place
-from course_lib._rank_logs import RankLog
+from course_lib._rank_logs import HOLD, RankLog
 from course_lib._supervisor import STARTING, interrupts_held
 from course_lib.errors import Event, RankError, root_cause
 
@@ -34,8 +35,6 @@ class Agents:
     """The agents of one run.
 
     Args:
-        commands: torchrun's arguments for each agent.
-        environs: The environment of each.
         folder: An empty folder for what the ranks write.
         timeout: Seconds without any output after which the run ends.
         deadline: Seconds the whole run may take; None for no limit.
@@ -43,15 +42,12 @@ class Agents:
 
     def __init__(
         self,
-        commands: Sequence[Sequence[str]],
-        environs: Sequence[dict[str, str]],
         folder: Path,
         timeout: float,
         deadline: float | None,
     ) -> None:
-        self._commands = commands
+        self._planned: list[tuple[list[str], dict[str, str]]] = []
         self._run = uuid.uuid4().hex
-        self._environs = [environ | {MARK: self._run} for environ in environs]
         self._folder = folder
         self._timeout = timeout
         self._deadline = deadline
@@ -59,6 +55,19 @@ class Agents:
         self._logs: dict[Path, RankLog] = {}
         self._stopped = False
         self._failed: set[int] = set()
+
+    def add(
+        self, arguments: Sequence[str], environ: dict[str, str], within: Sequence[str] = ()
+    ) -> None:
+        """Plan one more agent.
+
+        Args:
+            arguments: torchrun's.
+            environ: The agent's environment, and its ranks'.
+            within: Words before its command: where it shall run.
+        """
+        agent = [sys.executable, "-m", "course_lib._agent", str(self._folder)]
+        self._planned.append(([*within, *agent, *arguments], environ | {MARK: self._run}))
 
     def run(self) -> None:
         """Start the agents and wait until all are done.
@@ -86,13 +95,11 @@ class Agents:
             raise KeyboardInterrupt
 
     def _start(self) -> None:
-        for number, (command, environ) in enumerate(
-            zip(self._commands, self._environs, strict=True)
-        ):
+        for number, (command, environ) in enumerate(self._planned):
             with (self._folder / f"agent_{number}.log").open("wb") as log:
                 self._agents.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "course_lib._agent", str(self._folder), *command],
+                        command,
                         env=environ,
                         stdin=subprocess.PIPE,  # never written to: it ends with this process
                         stdout=log,
@@ -120,10 +127,11 @@ class Agents:
                 return f"not done after {self._deadline:g} s (deadline)"
         return None
 
-    def _show(self, last: bool = False, well: bool = False) -> bool:
+    def _show(self, last: bool = False, well: bool = False, hold: float = HOLD) -> bool:
         """Print what the ranks have written since; say whether they have.
 
         Args:
+            hold: Seconds for which tracebacks are held back.
             last: What is held back, and lines that have no end yet, too; but not the tracebacks
                 that the error is about.
             well: All have ended well: no traceback is an error's.
@@ -131,7 +139,7 @@ class Agents:
         some = False
         for folder in sorted(self._folder.glob("attempt_*/rank_*")):
             log = self._logs.setdefault(folder, RankLog(folder))
-            lines, wrote = log.new_lines()
+            lines, wrote = log.new_lines(hold)
             some = some or wrote
             if well:
                 lines += log.released()
@@ -148,7 +156,9 @@ class Agents:
         if not stopped and all((agent.returncode or 0) >= 0 for agent in self._agents):
             self._wait(lambda: all(agent.poll() is not None for agent in self._agents), LATE)
         standing = self._ask_where() if stopped else {}
-        self._show()
+        # However long that took: a traceback held until now may be how its rank ended. (An agent
+        # that is cut off from the store waits for it, and reports nothing meanwhile.)
+        self._show(hold=math.inf)
         codes = self._exit_codes()
         newest = self._newest_logs()
         events = {}

@@ -21,9 +21,12 @@ from course_lib._arguments import check_device, check_gpus, check_seconds, check
 from course_lib._flags import on_command_line
 from course_lib._loopback import SOCKETS_ON_LOOPBACK, loopback_store
 from course_lib._programs import existing_program, from_root
+from course_lib.cable import ADDRESSES, INTERFACE, Cable
 from course_lib.errors import RankError
 from course_lib.group import cores
 from course_lib.scripts import MARK
+
+_PORT = 29400  # of the store on node 0, where a cable gives each run a network of its own
 
 
 def torchrun(
@@ -36,6 +39,7 @@ def torchrun(
     timeout: float = 300,
     deadline: float | None = None,
     debug: bool = False,
+    cable: Cable | None = None,
     **flags: Any,
 ) -> list[Any] | None:
     """Run a program on ``nprocs × nnodes`` ranks with torchrun.
@@ -51,6 +55,8 @@ def torchrun(
             until the first output.
         deadline: Seconds the whole run may take; None for no limit.
         debug: Set TORCH_DISTRIBUTED_DEBUG=DETAIL: mismatched collectives are named.
+        cable: Two nodes with a network of their own, for ``nnodes=2``: each agent and its ranks
+            run on one of them. Everything is reached over the cable.
         **flags: The program's flags: ``epochs=3`` is ``--epochs=3``.
 
     Returns:
@@ -64,6 +70,8 @@ def torchrun(
         TypeError, ValueError: An argument is of the wrong type or out of range.
     """
     _check(nprocs, nnodes, max_restarts, device, threads, timeout, deadline)
+    if cable is not None and nnodes != len(cable.holders):
+        raise ValueError(f"nnodes={nnodes}: the cable joins {len(cable.holders)} nodes")
     program = existing_program(path)
     words = on_command_line(flags)
     written = MARK in program.read_text(errors="replace")
@@ -73,19 +81,26 @@ def torchrun(
         shown = ["torchrun", f"--nproc-per-node={nprocs}"]
         shown += [f"--nnodes={nnodes}"] if nnodes > 1 else []
         shown += [f"--max-restarts={max_restarts}"] if max_restarts else []
-        meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
-        here = ["--rdzv-conf=is_host=0", f"--rdzv-id={uuid.uuid4().hex}", "--local-addr=127.0.0.1"]
+        store = f"{ADDRESSES[0]}:{_PORT}" if cable else f"127.0.0.1:{port}"
+        meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={store}"]
+        run = uuid.uuid4().hex
         each = "" if nnodes == 1 else f"    (once on each of {nnodes} nodes)"
         shown += meeting if nnodes > 1 else []
         print("$ " + shlex.join([*shown, from_root(program), *words]) + each, flush=True)
         if written:
             words.append(f"--save-results={results}")
-        command = [*shown[1:], *(meeting if nnodes == 1 else []), *here, str(program), *words]
-        environs = [
-            _environment(node, nprocs, nnodes, max_restarts, device, threads, debug)
-            for node in range(nnodes)
-        ]
-        Agents([command] * nnodes, environs, Path(folder), timeout, deadline).run()
+        options = [*shown[1:], *(meeting if nnodes == 1 else []), f"--rdzv-id={run}"]
+        agents = Agents(Path(folder), timeout, deadline)
+        for node in range(nnodes):
+            here, host = (ADDRESSES[node], int(node == 0)) if cable else ("127.0.0.1", 0)
+            own = [f"--rdzv-conf=is_host={host}", f"--local-addr={here}"]
+            environ = _environment(node, nprocs, nnodes, max_restarts, device, threads, debug)
+            if cable:
+                environ |= {"GLOO_SOCKET_IFNAME": INTERFACE, "NCCL_SOCKET_IFNAME": INTERFACE}
+                environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else: no name for the address
+            within = cable.within(node) if cable else []
+            agents.add([*options, *own, str(program), *words], environ, within)
+        agents.run()
         return _collect(results, nprocs * nnodes) if written else None
 
 
