@@ -90,7 +90,7 @@ class Agents:
                 for agent in self._agents:
                     agent.wait()
                     agent.stdin.close()
-                self._show(last=True)
+                self._show(last=True, hold=math.inf)
         if self._interrupts:
             raise KeyboardInterrupt
 
@@ -112,8 +112,8 @@ class Agents:
         """Wait until all agents are done or one has failed; or say why not to wait longer."""
         begun = last_sign = time.monotonic()
         silence = max(self._timeout, STARTING)  # until the first output
-        while any(agent.poll() is None for agent in self._agents):
-            if any(agent.returncode for agent in self._agents):
+        while None in (codes := [agent.poll() for agent in self._agents]):
+            if any(codes):
                 return None
             time.sleep(POLL)
             now = time.monotonic()

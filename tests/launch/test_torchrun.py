@@ -417,6 +417,22 @@ def test_the_kernel_killed_takes_agents_and_ranks_along(new_kernel, tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("failing", [0, 1])
+def test_one_node_fails_and_the_other_would_never_know(kernel, program, failing):
+    path = program(f"""
+import os, time
+print("pid", os.getpid(), flush=True)
+if os.environ["RANK"] == "{failing}":
+    {{}}["label"]
+time.sleep(1000)
+""")
+    reply = kernel.run(f"torchrun({str(path)!r}, nprocs=1, nnodes=2, timeout=100)")
+    assert first_line(reply.error) == f"RankError: rank {failing} raised KeyError: 'label'"
+    assert "Traceback" not in reply.text
+    assert_gone(pids_in(reply.text))
+
+
+@pytest.mark.faults
 def test_an_agent_that_is_killed(kernel, folder):
     kernel.start(STUCK + f"torchrun({script(folder, 'stuck')}, nprocs=1, nnodes=2)")
     text = kernel.wait_for("ready", times=2)
