@@ -120,6 +120,8 @@ def _mistakes(case: Scores) -> Iterator[tuple[str, Any]]:
     hint = "equal scores are as many alarms: none of them is left out"
     for distinct in (scores.unique(), torch.cat([case.of(r).unique() for r in range(ranks)])):
         yield hint, _after(distinct, allowed)
+        if len(distinct) <= allowed:  # too few are left: somebody takes the last one
+            yield hint, distinct.min().item()
     yield from _of_parts(case)
     exact = case.per_hour * case.minutes / 60
     by_hour = f"{case.per_hour} an hour are {exact:.3g} in {case.minutes} minutes, "
