@@ -60,6 +60,7 @@ def write_slurm(
         nnodes=nnodes,
         nprocs=nprocs,
         gpus=gpus,
+        output=shlex.quote(str(Path(from_root(program)).with_name("%x-%j.out"))),
         time=f"{minutes // 60:02d}:{minutes % 60:02d}:00",
         device=device,
         max_restarts=max_restarts,
@@ -79,7 +80,7 @@ _JOB = """\
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task={nprocs}
 {gpus}#SBATCH --time={time}
-#SBATCH --output=%x-%j.out
+#SBATCH --output={output}
 
 # One task a node: torchrun, which starts that node's {nprocs} ranks.
 set -euo pipefail
@@ -91,6 +92,6 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 srun --kill-on-bad-exit=1 torchrun \\
     --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node={nprocs} --max-restarts={max_restarts} \\
     --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" \\
-    --rdzv-endpoint="$first:$((20000 + SLURM_JOB_ID % 20000))" \\
+    --rdzv-endpoint="$first:$((20000 + SLURM_JOB_ID % 12000))" \\
     {command}
 """

@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,6 @@ from course_lib.checks import _pretend_slurm
 from course_lib.checks._launch_words import Launch, read
 
 PATIENCE = 10  # seconds a file may take, in which nothing is computed
-WHAT_IT_NEEDS = ("bash", "env")
 
 
 class Cluster(NamedTuple):
@@ -32,7 +32,7 @@ class Cluster(NamedTuple):
 
 CLUSTERS = (
     Cluster(4711, {"gpu-07": "10.1.0.7", "gpu-11": "10.1.0.11", "gpu-12": "10.1.0.12"}),
-    Cluster(4712, {"gpu-31": "10.1.0.31", "gpu-02": "10.1.0.2", "gpu-03": "10.1.0.3"}),
+    Cluster(4712, {"gpu-02": "10.1.0.2", "gpu-03": "10.1.0.3", "gpu-31": "10.1.0.31"}),
 )
 
 
@@ -71,7 +71,8 @@ def directives(text: str) -> dict[str, str]:
         if line.strip() and not line.startswith("#"):
             break
         if line.startswith("#SBATCH"):
-            found |= _pretend_slurm.options(shlex.split(line[7:], comments=True))[0]
+            with suppress(ValueError):  # an odd quote: sbatch refuses the line
+                found |= _pretend_slurm.options(shlex.split(line[7:], comments=True))[0]
     return found
 
 
@@ -102,7 +103,7 @@ def grammar(text: str) -> str:
     return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
 
 
-def run(text: str, asked: dict[str, str], cluster: Cluster, folder: Path) -> Run:
+def run(text: str, asked: dict[str, str], cluster: Cluster, folder: Path, patience: float) -> Run:
     """Run a file on a cluster of stand-ins.
 
     Args:
@@ -110,6 +111,7 @@ def run(text: str, asked: dict[str, str], cluster: Cluster, folder: Path) -> Run
         asked: Its directives.
         cluster: What Slurm gives it.
         folder: An empty one, to work in.
+        patience: Seconds it may take.
     """
     notes, submitted, tools = (folder / name for name in ("notes", "submitted", "tools"))
     for one in (notes, submitted, tools):
@@ -131,7 +133,7 @@ def run(text: str, asked: dict[str, str], cluster: Cluster, folder: Path) -> Run
             stderr=said,
         )
         try:
-            code = started.wait(PATIENCE)
+            code = started.wait(patience)
         except subprocess.TimeoutExpired:
             code = None
             started.kill()

@@ -75,6 +75,9 @@ def read(words: Any) -> Launch | str:
     """Read a command line as torchrun does; a hint where torchrun refuses it."""
     if wrong := form(words):
         return wrong
+    for word in words:
+        if word.startswith("--") and " " in word.partition("=")[0]:  # would be the program's name
+            return f"{word!r} is one word with a space: write = in its place, or make it two words"
     for name in [name for name in os.environ if name.startswith("PET_")]:
         del os.environ[name]  # options by another way
     from torch.distributed.run import get_args_parser, get_rdzv_endpoint, parse_min_max_nnodes
@@ -84,7 +87,7 @@ def read(words: Any) -> Launch | str:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             options = get_args_parser().parse_args(own_words(words))
     except SystemExit:
-        return _why_refused(words, said.getvalue())
+        return _why_refused(said.getvalue())
     try:
         nodes = parse_min_max_nnodes(options.nnodes)
     except (ValueError, RuntimeError):
@@ -115,10 +118,7 @@ def _settings(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in parts}
 
 
-def _why_refused(words: Sequence[str], said: str) -> str:
-    for word in words:
-        if word.startswith("--") and " " in word.partition("=")[0]:
-            return f"{word!r} is one word with a space: write = in its place, or make it two words"
+def _why_refused(said: str) -> str:
     line = said.strip().rpartition("\n")[2].partition("error: ")[2] or said[:60]
     if "unrecognized" in line:
         line += ". torchrun's own flags stand before the program, the program's behind it"

@@ -66,7 +66,7 @@ def srun(words: list[str]) -> int:
     names = os.environ["SLURM_JOB_NODELIST"].split(",")
     if "nodelist" in mine:
         names = [name for name in names if name in mine["nodelist"].split(",")]
-    most = int(mine.get("nodes", len(names)).rpartition("-")[2])
+    most = int(mine.get("nodes", str(len(names))).rpartition("-")[2])
     tasks = mine.get("ntasks") or os.environ.get("SLURM_NTASKS")
     names = names[:most]
     tasks = int(tasks or len(names) * int(mine.get("ntasks-per-node", 1)))

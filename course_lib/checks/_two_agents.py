@@ -80,8 +80,9 @@ def start(commands: Sequence[Sequence[str]], folder: Path) -> list[Place] | str:
     logs = folder / "logs"
     logs.mkdir()
     environ = os.environ | SOCKETS_ON_LOOPBACK | {"COURSE_DEVICE": "cpu", "COURSE_THREADS": "1"}
-    words = [own_words(command) for command in commands]
-    agents = Agents(words, [environ] * len(words), logs, _TIMEOUT, _DEADLINE)
+    agents = Agents(logs, _TIMEOUT, _DEADLINE)
+    for command in commands:
+        agents.add(own_words(command), environ)
     try:
         with redirect_stdout(io.StringIO()):
             agents.run()

@@ -54,7 +54,7 @@ def test_what_it_asks_slurm_for(program, capsys):
         "--cpus-per-task=4",
         "--gpus-per-node=4",
         "--time=25:01:00",
-        "--output=%x-%j.out",
+        "--output=scripts/%x-%j.out",
     ]
     text = job.read_text()
     assert text.startswith("#!/bin/bash\n")
