@@ -1,6 +1,6 @@
 """Normal scores on several ranks, false alarms that are allowed, and thresholds by usual mistakes.
 
-Budgets are whole, or so far from it that it does not matter in which order somebody multiplies.
+Two budgets are whole numbers that come out a little smaller for whoever divides before multiplying.
 """
 
 import math
@@ -59,6 +59,8 @@ class Scores(NamedTuple):
 CASES = (
     Scores("9 scores", (9,), 60, 2),
     Scores("45 an hour in 2 minutes", (8,), 45, 2),
+    Scores("138 an hour in 50 minutes", (120,), 138, 50),  # 138 / 60 * 50 < 115
+    Scores("75 an hour in 44 minutes", (60,), 75, 44),  # 75 * (44 / 60) < 55
     Scores("30 + 17 scores", (30, 17), 60, 4),
     Scores("20 an hour in 2 minutes", (6, 5), 20, 2),
     Scores("100 an hour in 3 minutes", (40, 25), 100, 3),
@@ -123,6 +125,12 @@ def _mistakes(case: Scores) -> Iterator[tuple[str, Any]]:
         if len(distinct) <= allowed:  # too few are left: somebody takes the last one
             yield hint, distinct.min().item()
     yield from _of_parts(case)
+    k, m = case.per_hour, case.minutes
+    for text, product in ((f"{k} / 60 * {m}", k / 60 * m), (f"{k} * ({m} / 60)", k * (m / 60))):
+        if (less := int(product)) < allowed:
+            hint = f"{text} is {product} in floats, {less} rounded down; {allowed} are allowed: "
+            hint += "multiply before you divide, and whole numbers stay whole"
+            yield hint, _after(scores, less)
     exact = case.per_hour * case.minutes / 60
     by_hour = f"{case.per_hour} an hour are {exact:.3g} in {case.minutes} minutes, "
     if allowed != exact:

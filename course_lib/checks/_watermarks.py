@@ -80,7 +80,7 @@ def odd_form(got: Any) -> str:
         return f"return new_told, totals (got {got!r:.60})"
     until, totals = got
     if not isinstance(until, int) or isinstance(until, bool):
-        return f"new_told is a plain int: tensor.item() (got {until!r:.50})"
+        return f"new_told is a plain int: int(…) (got {until!r:.50})"
     if not isinstance(totals, torch.Tensor) or totals.dim() != 1:
         return f"totals is a tensor of shape (seconds,) (got {totals!r:.60})"
     if totals.dtype != torch.int64:
@@ -133,9 +133,10 @@ def _mistakes(tick: Tick) -> Iterator[tuple[str, Told | list[Told]]]:
     yield "the seconds after new_told are not complete", (until, tick.between(told, None)[1])
     if ranks > 1:
         hint = "a second is complete when the *slowest* rank is done with it: {}"
-        others = {sorted(seen)[ranks // 2]: "that is a median", max(seen): "that is the fastest"}
+        # The later of two names for a number stays. Means go first: 2 ranks have told them apart.
+        others = dict.fromkeys((sum(seen) // ranks, round(sum(seen) / ranks)), "that is a mean")
+        others |= {sorted(seen)[ranks // 2]: "that is a median", max(seen): "that is the fastest"}
         others |= {seen[0]: "that is rank 0"}
-        others |= dict.fromkeys((sum(seen) // ranks, round(sum(seen) / ranks)), "that is a mean")
         for other, what in others.items():
             if max(told, other) != until:
                 yield hint.format(what), tick.between(told, max(told, other))

@@ -72,6 +72,10 @@ def as_minutes_of_all(minutes, per_hour):
     return per_hour * minutes * dist.get_world_size() // 60
 
 
+def by_seconds(minutes, per_hour):
+    return int(per_hour / 3600 * (60 * minutes))
+
+
 def topk_fails(scores, minutes, per_hour):
     count = down(minutes, per_hour) + 1
     mine = scores.topk(count).values
@@ -213,6 +217,9 @@ def nobody_waits(scores, minutes, per_hour):
         pytest.param(with_budget(lambda m, k: -(-k * m // 60)), "rounded down", id="up"),
         pytest.param(with_budget(lambda m, k: round(k * m / 60)), "rounded down", id="nearest"),
         pytest.param(with_budget(lambda m, k: max(1, k * m // 60)), "rounded down", id="one"),
+        pytest.param(with_budget(lambda m, k: int(k / 60 * m)), "before you div", id="÷ 60 × m"),
+        pytest.param(with_budget(lambda m, k: int(k * (m / 60))), "before you div", id="m ÷ 60"),
+        pytest.param(with_budget(by_seconds), "before you div", id="÷ 3600"),
         pytest.param(topk_fails, "fewer scores than alarms are allowed", id="topk"),
         pytest.param(as_many_as_it_has, "with as many numbers", id="sizes"),
         pytest.param(padded_with(0.0), "0 does not", id="0"),
@@ -265,8 +272,8 @@ def byte_by_byte(scores, minutes, per_hour):
 
 
 def in_numpy(scores, minutes, per_hour):
-    """Sort, cut, pad with what is no score; divide before multiplying."""
-    count = int(per_hour / 60 * minutes) + 1
+    """Sort, cut, pad with what is no score."""
+    count = int(per_hour * minutes / 60) + 1
     mine = np.full(count, -np.inf)
     loud = np.sort(scores.numpy())[::-1][:count]
     mine[: len(loud)] = loud
@@ -299,8 +306,6 @@ def test_the_threshold_keeps_the_promise_and_no_lower_score_does(case):
     assert all((scores > lower).sum() > case.allowed for lower in scores[scores < found])
     assert found in scores or len(scores) <= case.allowed
     assert which_threshold(case, [found] * len(case.counts)) == ""
-    k, m = case.per_hour, case.minutes
-    assert case.allowed == int(k / 60 * m) == int(m / 60 * k) == int(k * m / 60)
 
 
 # ---- 52.2 · When is a second complete?
@@ -343,6 +348,19 @@ def mean(seen_until):
     seen = torch.tensor(seen_until)
     dist.all_reduce(seen)
     return seen.item() // dist.get_world_size()
+
+
+def rounded_mean(seen_until):
+    seen = torch.tensor(seen_until)
+    dist.all_reduce(seen)
+    return round(seen.item() / dist.get_world_size())
+
+
+def median(seen_until):
+    """torch's, which takes the lower one of two: with 2 ranks it is right."""
+    seen = torch.empty(dist.get_world_size(), dtype=torch.int64)
+    dist.all_gather_into_tensor(seen, torch.tensor([seen_until]))
+    return seen.median().item()
 
 
 def rank_0s(seen_until):
@@ -432,6 +450,8 @@ def ahead_stays_away(counts, seen_until, told):
     [
         pytest.param(tell(agree=fastest), "that is the fastest", id="max"),
         pytest.param(tell(agree=mean), "that is a mean", id="mean"),
+        pytest.param(tell(agree=rounded_mean), "that is a mean", id="rounded mean"),
+        pytest.param(tell(agree=median), "that is a median", id="median"),
         pytest.param(tell(agree=rank_0s), "that is rank 0", id="rank 0's"),
         pytest.param(tell(agree=lambda seen: seen), "first have to agree", id="own: sizes"),
         pytest.param(own_after_the_sum, "each rank itself", id="own"),
@@ -472,6 +492,7 @@ def ahead_stays_away(counts, seen_until, told):
         pytest.param(gathers_objects_of_all, "take tensors", id="objects"),
         pytest.param(ahead_stays_away, "first have to agree", id="stays away"),
         pytest.param(tell(say=lambda n, t: (torch.tensor(n), t)), "a plain int", id="tensor"),
+        pytest.param(tell(say=lambda n, t: (np.int64(n), t)), "a plain int: int(…)", id="NumPy"),
         pytest.param(tell(say=lambda n, t: (n, t.tolist())), "of shape (seconds,)", id="list"),
         pytest.param(tell(say=lambda n, t: (n, t.double())), "torch.int64", id="float64"),
         pytest.param(tell(say=lambda n, t: t), "return new_told, totals", id="totals only"),
