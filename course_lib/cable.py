@@ -20,6 +20,7 @@ NAMES = ("node0", "node1")
 _TOOLS = {"ip": "iproute2", "tc": "iproute2", "nsenter": "util-linux", "unshare": "util-linux"}
 _HOLD = 'hostname "$1" && ip link set lo up && echo ready && exec cat'
 _PATIENCE = 20.0  # seconds for one of the tools
+_SYSTEM = "/usr/sbin:/sbin"  # where tc is, which is not on an ordinary user's PATH
 
 
 class NoCable(OSError):
@@ -62,7 +63,7 @@ class Cable:
             if megabits is not None:
                 # What may pass at once: a millisecond's worth, and one packet at least.
                 burst = max(16_000, int(megabits * 125))
-                bucket = f"rate {megabits * 1000:.0f}kbit burst {burst} latency 100ms"
+                bucket = f"rate {megabits * 1000:.0f}kbit burst {burst} latency 1s"
                 _run([*self.within(node), "tc", "qdisc", "add", *device, "tbf", *bucket.split()])
 
 
@@ -83,7 +84,7 @@ def cable(megabits: float | None = None) -> Iterator[Cable]:
     if not sys.platform.startswith("linux"):
         raise NoCable("network namespaces are a part of Linux")
     for tool, package in _TOOLS.items():
-        if shutil.which(tool) is None:
+        if shutil.which(tool, path=_environ()["PATH"]) is None:
             raise NoCable(f"the program {tool} is missing (package {package})")
     as_user = os.geteuid() != 0
     with ExitStack() as held:
@@ -116,7 +117,7 @@ def _holder(as_user: bool, inside: Sequence[str], name: str) -> Iterator[int]:
     own = ["--user", "--map-root-user"] if as_user else []
     words = [*inside, "unshare", *own, "--net", "--uts", "--", "sh", "-c", _HOLD, "sh", name]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(words, text=True, process_group=0, **pipes) as process:
+    with subprocess.Popen(words, env=_environ(), text=True, process_group=0, **pipes) as process:
         try:
             if process.stdout.readline() != "ready\n":
                 said = process.stderr.read().strip() or "unshare failed"
@@ -127,7 +128,16 @@ def _holder(as_user: bool, inside: Sequence[str], name: str) -> Iterator[int]:
 
 
 def _run(words: Sequence[str]) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE)
+    command = " ".join(words[words.index("--") + 1 :])
+    try:
+        done = subprocess.run(
+            words, env=_environ(), capture_output=True, text=True, timeout=_PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        raise NoCable(f"`{command}` has not ended in {_PATIENCE:g} s") from None
     if done.returncode:
-        command = " ".join(words[words.index("--") + 1 :])
         raise NoCable(f"`{command}` failed: {done.stderr.strip()}")
+
+
+def _environ() -> dict[str, str]:
+    return os.environ | {"PATH": f"{os.environ.get('PATH', '/usr/bin:/bin')}:{_SYSTEM}"}

@@ -89,7 +89,8 @@ export PATH="$PWD/.venv/bin:$PATH" COURSE_DEVICE={device}
 # sed reads to the end of the list; head would break the pipe of a long one.
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 
-srun --kill-on-bad-exit=1 torchrun \\
+# srun does not take the cores of a task over from the job: it is told again.
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 torchrun \\
     --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node={nprocs} --max-restarts={max_restarts} \\
     --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" \\
     --rdzv-endpoint="$first:$((20000 + SLURM_JOB_ID % 12000))" \\

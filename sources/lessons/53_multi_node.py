@@ -60,7 +60,8 @@ def who_am_i():
     with process_group() as pg:
         total = torch.tensor(pg.rank)
         dist.all_reduce(total)
-        print("here", *(f"{name}={os.environ[name]}" for name in NUMBERS[:3]), flush=True)
+        here = " ".join(f"{name}={os.environ[name]}" for name in NUMBERS[:3])
+        print(f"here {here}\n", end="", flush=True)  # in one piece: others print, too
         numbers = {name: os.environ[name] for name in NUMBERS}
         return numbers | {"host": socket.gethostname(), "sum of ranks": total.item()}
 
@@ -74,7 +75,7 @@ else:
 pd.DataFrame(told).rename_axis("rank")
 
 # %% [markdown]
-# The local rank says which GPU of *its* node a rank may take: `cuda:LOCAL_RANK`. Whoever writes `cuda:RANK` has a program that works on one node and dies on the second. And all ranks must reach the one address in MASTER_ADDR, the first node's.
+# The local rank says which GPU of *its* node a rank may take: `cuda:LOCAL_RANK`. Whoever writes `cuda:RANK` has a program that works on one node and dies on the second. And all ranks must reach the one address in MASTER_ADDR, the first node's. (On loopback both nodes have this machine's name and address.)
 #
 # As a map: a row is a node. Ranks of a row share memory and speak fast; what goes from row to row goes through one cable.
 
@@ -89,7 +90,7 @@ show(mesh_map(rows, kinds, title, local), alt=f"A grid of ranks, a row for each 
 # %% [markdown]
 # ## By hand
 #
-# What does one type? The same line on every node. `--rdzv-endpoint` is where all **meet** (*rendezvous*): an address and a port of one node, whose agent opens a store there. `--rdzv-id` keeps this run apart from others that meet at the same place. No node is told how the others are called; they find each other in the store, and it counts to `--nnodes`. Let us start node 0 alone. **What will it do until node 1 is there?**
+# What does one type? The same line on every node. `--rdzv-endpoint` is where all **meet** (*rendezvous*): an address and a port of one node, whose agent opens a store there. `--rdzv-id` keeps this run apart from others that meet at the same place. No node is told the others' names; they find each other in the store, and it counts to `--nnodes`. Let us start node 0 alone, on loopback. **What will it do until node 1 is there?**
 
 # %%
 import sys
@@ -105,7 +106,7 @@ line = [
     "--rdzv-backend=c10d",
     f"--rdzv-endpoint=127.0.0.1:{port}",  # on real nodes: the first one's name or address
     "--rdzv-id=lesson-53",
-    "--rdzv-conf=join_timeout=60",
+    "--rdzv-conf=join_timeout=60",  # seconds to wait for the others; else 600
     "--local-addr=127.0.0.1",  # on real nodes: left out, or the node's own
     str(introduce),
 ]
@@ -115,7 +116,7 @@ def open_ports(process):
     """Where a process and its children listen."""
     everyone = [process, *process.children(recursive=True)]
     found = [c for p in everyone for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
-    return sorted({f"{c.laddr.ip}:{c.laddr.port}" for c in found})
+    return sorted({f"[{c.laddr.ip}]:{c.laddr.port}" for c in found})
 
 
 def start_agent():
@@ -130,8 +131,9 @@ try:
     begun = time.monotonic()
     while agents[0].poll() is None and not open_ports(agents[0]):
         time.sleep(0.1)
+    time.sleep(3)  # time enough to start ranks, if it wanted to
     waiting, ranks = open_ports(agents[0]), len(agents[0].children())
-    print(f"node 0 alone: listens at {waiting}, and has started {ranks} ranks")
+    print(f"node 0 alone, after 3 s: listens at {waiting}, and has started {ranks} ranks")
     agents.append(start_agent())
     for node, agent in enumerate(agents):
         said, _ = agent.communicate(timeout=120)
@@ -143,9 +145,9 @@ finally:
             agent.terminate()  # torchrun then ends its ranks
 
 # %% [markdown]
-# Node 0 waits, at its store, and starts no rank before the other has come. Which of the two becomes node 0 in the end is decided there, too: the agents are sorted by address, then by process number. (`--rdzv-backend=static` with `--node-rank=0`, `--node-rank=1` lets *you* decide. There the lines differ in that one number; and two nodes with the same number are a classic.)
+# Node 0 waits, at its store, and starts no rank before the other has come. Which of the two becomes node 0 in the end is decided there, too: the agents are sorted by address (as text), then by process number. (Without c10d, `--master-addr`, `--master-port` and `--node-rank=0`, `--node-rank=1` let *you* decide. There the lines differ in that one number, and giving two nodes the same one is a classic mistake.)
 #
-# Look at where it listens. `::` or `0.0.0.0` means *every* interface of the machine, and the store asks nobody for a password. That is torch's doing, and on several nodes it cannot keep to loopback. So a cluster lives behind a firewall or in a network of its own. (`launch`, and `torchrun` from a cell, hand torch a store that only this machine can reach.)
+# Look at where it listens. `[::]` or `[0.0.0.0]` means *every* interface of the machine, and the store asks nobody for a password. That is torch's doing, and on several nodes it cannot keep to loopback. So a cluster lives behind a firewall or in a network of its own. (`launch`, and `torchrun` from a cell, hand torch a store that only this machine can reach.)
 #
 # ## One function, and the same numbers
 #
@@ -185,7 +187,7 @@ assert here == on_nodes
 #
 # $$\text{time} \approx \alpha + \frac{8 \times \text{bytes}}{\text{bits a second}}.$$
 #
-# `cable(megabits=…)` makes two nodes out of Linux's own parts: two *network namespaces*, each with a network of its own, joined by a virtual cable on which a *token bucket* lets only so many bits pass a second. What runs in them is torchrun, unchanged. The smallest tensor over a free cable gives alpha. **How long will 1 MB take at 100 Mbit a second, the office network? And at 10?**
+# `cable(megabits=…)` makes two nodes out of Linux's own parts: two *network namespaces*, each with a network of its own, joined by a virtual cable on which a *token bucket* lets only so many bits pass a second. What runs in them is torchrun, unchanged. The smallest tensor over a free cable gives alpha. **How long will 2 MB take at 100 Mbit a second? And at 25?**
 
 
 # %%
@@ -204,17 +206,16 @@ def time_all_reduce(sizes: list[int], rounds: int = 5):
         return took if pg.rank == 0 else None
 
 
-SIZES, MEGABITS = [4, 100_000, 1_000_000], {"smoke": [100]}.get(preset, [10, 100, 1000])
+SIZES, MEGABITS = [4, 400_000, 2_000_000], {"smoke": [100]}.get(preset, [25, 100, 400])
 stopwatch, took = write_script(time_all_reduce, "time_all_reduce.py"), {}
 if no_cable:
-    print(f"No slow cable here: {no_cable}. Two agents on loopback instead, as fast as it goes.")
+    print(f"No slow cable here: {no_cable}. Two agents on loopback instead, at full speed.")
     took["free"] = torchrun(stopwatch, nprocs=1, sizes=SIZES, **two_nodes)[0]
 else:
     with cable() as net:
         for megabits in (None, *MEGABITS):
             net.limit(megabits)
-            often = {"sizes": SIZES, "rounds": 5 if megabits == 10 else 20}
-            times = torchrun(stopwatch, nprocs=1, cable=net, **often, **two_nodes)
+            times = torchrun(stopwatch, nprocs=1, cable=net, sizes=SIZES, **two_nodes)
             took[megabits or "free"] = times[0]
 alpha = took["free"][4]
 milliseconds = pd.DataFrame(took).T.rename_axis("Mbit a second")
@@ -222,11 +223,11 @@ milliseconds.rename(columns=lambda size: f"{size:,} bytes, ms").style.format("{:
 
 # %%
 limits = np.array([m for m in took if m != "free"], dtype=float)
-wide = np.geomspace(10, 1000, 50)
+wide = np.geomspace(10, 1000, 50)  # Mbit a second, which is 1,000 bits a millisecond
 predicted = {size: alpha + 8e-3 * size / wide for size in SIZES[1:]}
 errors = [took[m][s] / (alpha + 8e-3 * s / m) - 1 for m in limits for s in SIZES[1:]]
 off = np.abs(errors) if errors else np.array([np.nan])
-title = f"The label on the cable predicts the time: off by {np.median(off):.0%}, at worst {max(off):.0%}"
+title = f"The label on the cable predicts the time: off by {np.median(off):.0%} in the median, at worst {max(off):.0%}"
 if not errors:
     title = "What a cable of a known bandwidth would take (not measured here)"
 names = {"xlabel": "bandwidth (Mbit a second, log)", "ylabel": "all-reduce, 2 nodes (ms, log)"}
@@ -243,25 +244,30 @@ ax.legend()
 show(fig, alt=f"Time of an all-reduce against the bandwidth of the cable, two sizes. {title}")
 
 # %% [markdown]
-# One division tells nearly the whole story, and it errs on the hopeful side. Of every 1,514 bytes on the wire, 66 are addresses and sequence numbers, so some percent are gone at once; and where a buffer runs over, TCP sends things again. (What takes a millisecond is at the mercy of whatever else two cores are doing.)
+# Where a cable could be had, one division tells nearly the whole story. It is a little too hopeful: of every 1,514 bytes on the wire, 66 are addresses and sequence numbers, so a few percent are lost from the start.
 #
-# So one can reckon before one buys. **With gradients in float32, how long does one all-reduce between two nodes take for networks you have heard of?** (The numbers of parameters are rounded.)
+# So you can estimate before you buy. **With gradients in float32, how long does one all-reduce between two nodes take for networks you have heard of?** (The numbers of parameters are rounded.)
 
 # %%
 networks = {"1 million": 1e6, "ResNet-50": 25.6e6, "BERT-base": 110e6, "7 billion": 7e9}
 gigabits = [0.1, 1, 10, 100, 400]
 seconds = {g: {name: 8 * 4 * n / (g * 1e9) for name, n in networks.items()} for g in gigabits}
 reckoned = pd.DataFrame(seconds).rename_axis(index="parameters", columns="Gbit a second")
-reckoned.style.format("{:.2g} s").background_gradient(
-    axis=None, gmap=np.log10(reckoned), cmap="YlOrBr"
-)
+
+
+def human(seconds):
+    return f"{seconds:,.1f} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+table = reckoned.style.format(human).format_index("{:g}", axis=1)
+table.background_gradient(axis=None, gmap=np.log10(reckoned), cmap="YlOrBr")
 
 # %% [markdown]
-# A step of ResNet-50 takes a GPU about a tenth of a second. Over the office network its gradients take much longer than that, in every step; with 10 Gbit they can hide behind the backward pass (lesson 63). The last row is why such networks are trained where the network is as much a part of the machine as the GPUs are.
+# Hold that against the step itself. If ResNet-50's takes a tenth of a second, 1 Gbit makes it wait for most of its life; with 100 Gbit the gradients can hide behind the backward pass (lesson 63). The last row is why such networks are trained where the network is as much a part of the machine as the GPUs are.
 #
 # ## Send less over it
 #
-# With several ranks a node, the ring goes through all of them: from 0 to 1, over the cable to 2, to 3, and over the cable back to 0. Each link of a ring carries 2 (N − 1) ÷ N of the tensor: for N = 4, one and a half. But the cable need not carry more than **one**, if the ranks of a node first add up among themselves.
+# With several ranks a node, the ring goes through all of them: from 0 to 1, over the cable to 2, to 3, and over the cable back to 0. Each link of a ring carries 2 (N − 1) ÷ N of the tensor: for N = 4, one and a half. But the cable need not carry more than **one**, if the ranks of a node first add up among themselves. In the map above, `inside` is a row and `across` a column.
 
 
 # %%
@@ -280,7 +286,7 @@ def two_levels(x, inside, across):
 
 
 # %% [markdown]
-# In the map above, `inside` is a row and `across` a column. All columns use the cable at the same time, but each for its own part only. Linux counts what leaves through the cable. **Which way sends less, and does the time follow?**
+# All columns use the cable at the same time, but each for its own part only. Linux counts what leaves through the cable. **Which way sends less, and does the time follow?**
 
 
 # %%
@@ -293,8 +299,11 @@ def bytes_sent():
     raise LookupError("no interface named cable here")
 
 
-def compare_ways(per_node: int, size: int = 250_000, rounds: int = 5):
-    """Return milliseconds and megabytes through the cable of an all-reduce, for each way."""
+def compare_ways(per_node: int, size: int = 252_000, rounds: int = 5):
+    """Return milliseconds and megabytes through the cable of an all-reduce, for each way.
+
+    The ranks of a node divide ``size`` numbers among themselves: it is a multiple of 1 to 10.
+    """
     with process_group() as pg:
         node, local = divmod(pg.rank, per_node)
         inside = [dist.new_group([n * per_node + i for i in range(per_node)]) for n in (0, 1)]
@@ -329,12 +338,12 @@ else:
         drawn = ax.barh([0, 1], values, color=COLOURS[:2], hatch=hatch)
         ax.bar_label(drawn, fmt=" {:,.3g}")
         ax.set_yticks([0, 1], ["one ring", "two levels"])
-        ax.set(xlabel=f"{what} an all-reduce", ylabel="way")
+        ax.set(xlabel=f"{what} an all-reduce", ylabel="way", xlim=(0, 1.12 * max(values)))
         ax.invert_yaxis()
     show(fig, alt=f"Bars of time and of bytes through the cable for both ways. {title}")
 
 # %% [markdown]
-# The sums agree up to rounding: the order of the additions is another. NCCL plans such ways by itself; with Gloo they are yours to write. The rule is the same: **neighbours in the group should be neighbours in the network**, and the slow link should carry each number once.
+# Where it was measured, the sums agree up to rounding: the order of the additions is another. NCCL plans such ways by itself; with Gloo they are yours to write. The rule is the same: **neighbours in the group should be neighbours in the network**, and the slow link should carry each number once.
 #
 # ## The interface to pin
 #
@@ -357,10 +366,12 @@ else:
         with cable() as net:
             torchrun(mistaken, nprocs=1, cable=net, **two_nodes)
     except RankError as error:
+        if error.headline == "interrupted":
+            raise
         print(f"\n{error}")
 
 # %% [markdown]
-# `remote=[127.0.0.1]`: it has called its own node, where nobody listens. On several nodes, set `GLOO_SOCKET_IFNAME` and `NCCL_SOCKET_IFNAME` to the interface of the fast network (`ip -brief address` lists them). The address in such an error says more than its words.
+# `remote=[127.0.0.1]` stands in the error on two nodes: the rank has called its own node, where nobody listens. On several nodes, set `GLOO_SOCKET_IFNAME` and `NCCL_SOCKET_IFNAME` to the interface of the fast network (`ip -brief address` lists them). The address in such an error says more than its words.
 #
 # ## A node is cut off
 #
@@ -404,31 +415,31 @@ def fall_silent(how, patience, timeout):
             with cable() as net:
                 torchrun(silencer, nprocs=1, cable=net, **options, **two_nodes)
     except RankError as error:
-        print("\n".join(str(error).splitlines()[:3]))
+        if error.headline == "interrupted":
+            raise
+        print(str(error).partition("\nTraceback")[0])
     print(f"over after {time.monotonic() - begun:.0f} s, with the start")
 
 
 fall_silent("kill", patience=1800, timeout=60)
 
 # %% [markdown]
-# A death is known at once, however patient the group is. Now the cable (where there is none, the process is stopped instead), and Gloo's default patience, 30 minutes. We do not wait so long: `torchrun` in a cell gives up after 8 seconds without a word.
+# A death is known at once, however patient the group is. Now the cable (where there is none, the process is stopped instead), and Gloo's default patience, 30 minutes. We do not wait so long: `torchrun` in a cell gives up after 6 seconds without a word.
 
 # %%
 quietly = "stop" if no_cable else "pull the cable"
-fall_silent(quietly, patience=1800, timeout=8)
+fall_silent(quietly, patience=1800, timeout=6)
 
 # %% [markdown]
-# Nothing. Both sides sit in `all_reduce` and wait for each other. Once more, with a `timeout` of 5 seconds; `process_group` hands it to `init_process_group`.
+# Nothing. Both sides sit in `all_reduce` and wait for each other. (We did wait, once. After 16 minutes Linux gave up the connection between the cut-off agent and the store, and that agent ended its rank. The rank on the other side waited for 30 minutes, to the second.) Once more, with a `timeout` of 3 seconds; `process_group` hands it to `init_process_group`.
 
 # %%
-begun = time.monotonic()
-fall_silent(quietly, patience=5, timeout=60)
-seconds_to_end = time.monotonic() - begun
+fall_silent(quietly, patience=3, timeout=60)
 
 # %% [markdown]
-# Each side gives up by itself after its own 5 seconds; nobody has to tell it. (With the process stopped, only the other side can.) Choose a timeout well above the longest honest pause of a step, such as the first batch, an evaluation, a checkpoint, and far below 30 minutes.
+# Each side gives up by itself after its own 3 seconds; nobody has to tell it. (With the process stopped, only the other side can.) Choose a timeout well above the longest honest pause of a step, such as the first batch, an evaluation, a checkpoint, and far below 30 minutes.
 #
-# And why is the run not over a moment later? Look at the agents. The one on the side of the store sees its rank fail, and leaves. The other one keeps asking the store whether anybody wants to join; when the cable is pulled it waits for the answer, up to a minute (`read_timeout`), and does not see that the rank beside it has died. `torchrun` in a cell ends it after ten seconds. On a cluster that is the scheduler's work.
+# And why is the run not over a moment later? Look at the agents. The one on the side of the store sees its rank fail, and leaves. The other one keeps asking the store whether anybody wants to join; when the cable is pulled it waits for an answer that cannot come, does not see that the rank beside it has died, and does not even heed a polite signal. `torchrun` in a cell ends it after ten seconds. On a cluster that is the scheduler's work.
 #
 # ## Slurm
 #
@@ -444,11 +455,10 @@ print(batch.read_text())
 # Does it run? [Slurm on one machine](../docs/slurm_on_one_machine.md) tells how to have a real one with two nodes here. If it is set up and answers, we submit the file and wait. (Only to that one: no cluster's queue is filled by Run All.)
 
 # %%
-import shutil
-
-if "SLURM_CONF" not in os.environ or not shutil.which("sbatch"):
+conf = Path(os.environ.get("SLURM_CONF", "there is none"))
+if not conf.is_file() or "ClusterName=here\n" not in conf.read_text():
     no_slurm = "no Slurm has been set up for the course on this machine"
-elif subprocess.run(["scontrol", "ping"], capture_output=True, timeout=60).returncode:
+elif subprocess.run(["timeout", "20", "scontrol", "ping"], capture_output=True).returncode:
     no_slurm = "Slurm is set up, but its controller does not answer"
 else:
     no_slurm = None
@@ -459,8 +469,11 @@ else:
     root = program.parents[1]  # the job runs in the folder from which it is submitted
     number = subprocess.check_output(submit, cwd=root, text=True, timeout=60).strip()
     queue = ["squeue", "--noheader", f"--jobs={number}"]
-    while subprocess.run(queue, capture_output=True).stdout and time.monotonic() < begun + 300:
-        time.sleep(1)
+    try:
+        while subprocess.check_output(queue, timeout=60) and time.monotonic() < begun + 300:
+            time.sleep(1)
+    finally:
+        subprocess.run(["scancel", number], capture_output=True, timeout=60)  # if it still waits
     print(f"job {number}, {time.monotonic() - begun:.0f} s:")
     print(batch.with_name(f"{batch.stem}-{number}.out").read_text())
 
@@ -470,16 +483,18 @@ else:
 # %% [markdown]
 # ## Other schedulers
 #
-# Kubernetes and the clouds' batch services know no `srun`, but the same few facts: how many nodes, how many ranks on each, where to meet. [TorchX](https://docs.pytorch.org/torchx/latest/) writes them down for several schedulers. **Not run here**, neither by us nor by the tests; the names of image and queue are made up:
+# Kubernetes and the clouds' batch services know no `srun`, but the same few facts: how many nodes, how many ranks on each, where to meet. [TorchX](https://docs.pytorch.org/torchx/latest/) writes them down for several schedulers. **Not run here**, neither by us nor by the tests; the names of image and queue are made up, the image must hold the program, and on Kubernetes TorchX needs the scheduler Volcano:
 #
 # ```sh
-# torchx run --scheduler kubernetes --scheduler_args queue=training \
-#     dist.ddp -j 2x4 --image registry.example/course:1 --script scripts/train_small.py
-# torchx run --scheduler aws_batch --scheduler_args queue=training \
-#     dist.ddp -j 2x4 --image registry.example/course:1 --script scripts/train_small.py
+# torchx run --workspace "" --scheduler kubernetes --scheduler_args queue=training \
+#     dist.ddp -j 2x4 --gpu 4 --cpu 8 --memMB 32000 \
+#     --image registry.example/course:1 --script scripts/train_small.py
+# torchx run --workspace "" --scheduler aws_batch --scheduler_args queue=training \
+#     dist.ddp -j 2x4 --gpu 4 --cpu 8 --memMB 32000 \
+#     --image registry.example/course:1 --script scripts/train_small.py
 # ```
 #
-# `-j 2x4` is `--nnodes=2 --nproc-per-node=4`. What you have learnt carries over: the program reads the same variables.
+# `-j 2x4` is `--nnodes=2 --nproc-per-node=4`; GPUs, cores and memory are those of a node. What you have learnt carries over: the program reads the same variables.
 
 # %%
 recorded = {"cable": no_cable is None, "all_reduce_alpha_ms": alpha}

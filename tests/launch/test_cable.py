@@ -194,6 +194,15 @@ def test_an_ordinary_user_can_have_one(tmp_path):
 
 
 @can
+def test_tc_need_not_be_on_the_path(monkeypatch):
+    folders = [f for f in os.environ["PATH"].split(":") if not f.endswith("sbin")]
+    if shutil.which("tc", path=":".join(folders)):
+        pytest.skip("tc is everywhere here")
+    monkeypatch.setenv("PATH", ":".join(folders))
+    assert cable.why_no_cable() is None
+
+
+@can
 def test_what_cannot_be(program):
     with pytest.raises(ValueError, match="megabits=0: a positive number"):  # noqa: SIM117
         with cable.cable(megabits=0):
@@ -211,6 +220,7 @@ def test_a_missing_tool_is_named(missing, tmp_path, monkeypatch):
     for tool in {"ip", "tc", "unshare", "nsenter"} - {missing}:
         (tmp_path / tool).symlink_to("/bin/true")
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(cable, "_SYSTEM", str(tmp_path))
     monkeypatch.setattr(sys, "platform", "linux")
     assert cable.why_no_cable().startswith(f"the program {missing} is missing (package ")
 

@@ -86,6 +86,7 @@ def test_its_torchrun_line_trains(program, tmp_path):
             "SLURM_SUBMIT_DIR": str(tmp_path),
             "SLURM_JOB_NODELIST": "node[1-2]",
             "SLURM_JOB_NUM_NODES": "1",
+            "SLURM_CPUS_PER_TASK": "2",
             "SLURM_JOB_ID": str(os.getpid()),
         },
     )
