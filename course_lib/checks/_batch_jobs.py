@@ -68,7 +68,7 @@ def directives(text: str) -> dict[str, str]:
     """What the ``#SBATCH`` lines ask for, by long names; they end at the first command."""
     found: dict[str, str] = {}
     for line in text.splitlines():
-        if line.strip() and not line.startswith("#"):
+        if line.strip() and not line.lstrip().startswith("#"):
             break
         if line.startswith("#SBATCH"):
             with suppress(ValueError):  # an odd quote: sbatch refuses the line
@@ -103,7 +103,14 @@ def grammar(text: str) -> str:
     return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
 
 
-def run(text: str, asked: dict[str, str], cluster: Cluster, folder: Path, patience: float) -> Run:
+def run(
+    text: str,
+    asked: dict[str, str],
+    cluster: Cluster,
+    folder: Path,
+    patience: float,
+    code: int = 0,
+) -> Run:
     """Run a file on a cluster of stand-ins.
 
     Args:
@@ -112,6 +119,7 @@ def run(text: str, asked: dict[str, str], cluster: Cluster, folder: Path, patien
         cluster: What Slurm gives it.
         folder: An empty one, to work in.
         patience: Seconds it may take.
+        code: With which each agent ends.
     """
     notes, submitted, tools = (folder / name for name in ("notes", "submitted", "tools"))
     for one in (notes, submitted, tools):
@@ -122,7 +130,7 @@ def run(text: str, asked: dict[str, str], cluster: Cluster, folder: Path, patien
     (submitted / "train.py").touch()
     (submitted / ".venv" / "bin").mkdir(parents=True)
     (submitted / ".venv" / "bin" / "activate").touch()
-    environ = _environment(asked, cluster, notes, submitted, tools)
+    environ = _environment(asked, cluster, notes, submitted, tools) | {"PRETEND_CODE": str(code)}
     with (folder / "said").open("w+") as said:
         started = subprocess.Popen(
             ["bash", str(job)],
@@ -133,15 +141,15 @@ def run(text: str, asked: dict[str, str], cluster: Cluster, folder: Path, patien
             stderr=said,
         )
         try:
-            code = started.wait(patience)
+            ended = started.wait(patience)
         except subprocess.TimeoutExpired:
-            code = None
+            ended = None
             started.kill()
         said.seek(0)
         lines = [line for line in said.read()[-4000:].splitlines() if line.strip()]
     found = [json.loads(note.read_text()) for note in sorted(notes.iterdir())]
     agents = [Agent(one["node"], read(one["words"]), one["step"]) for one in found]
-    return Run(agents, code, (lines or [""])[-1].replace(f"{job}: ", ""))
+    return Run(agents, ended, (lines or [""])[-1].replace(f"{job}: ", ""))
 
 
 def _put(tools: Path) -> None:
@@ -164,10 +172,12 @@ def _environment(
     tasks, each = number(asked.get("ntasks")), number(asked.get("ntasks-per-node"))
     if tasks or each:
         slurm |= {"NTASKS": tasks or nodes * each, "NPROCS": tasks or nodes * each}
-    for name in ("ntasks-per-node", "cpus-per-task", "gpus-per-node", "gpus-per-task", "gpus"):
+    counts = ("ntasks-per-node", "cpus-per-task", "cpus-per-gpu")
+    for name in (*counts, "gpus-per-node", "gpus-per-task", "gpus"):
         if asked.get(name):
             slurm[name.upper().replace("-", "_")] = asked[name]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    theirs = ("SLURM", "SRUN_")  # of a job that this runs in
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     return kept | {
         **{f"SLURM_{name}": str(value) for name, value in slurm.items()},
         **{"SLURMD_NODENAME": first, "HOSTNAME": first, "HOME": str(submitted)},

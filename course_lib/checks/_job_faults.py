@@ -23,11 +23,16 @@ def why_not_asked(text: str, asked: dict[str, str]) -> str:
         text: The file.
         asked: Its directives.
     """
-    if number(asked.get("nodes", "").rpartition("-")[2]) != NODES:
+    if "array" in asked:
+        return f"--array={asked['array']} makes a job of each of its numbers, and one is wanted"
+    least, _, most = asked.get("nodes", "").partition("-")
+    if number(most or least) == NODES != number(least):
+        return f"--nodes={NODES}: with {least}-{most} Slurm may start the job when it has {least}"
+    if number(most or least) != NODES:
         return f"--nodes={NODES} (got {asked.get('nodes')})"
     if "time" not in asked and "--time" in text:
-        return "sbatch reads no further than the first command: an #SBATCH line behind it is a "
-        "comment like others, and the job gets the cluster's usual time"
+        hint = "sbatch reads no further than the first command: an #SBATCH line behind it is a "
+        return hint + "comment like others, and the job gets the cluster's usual time"
     if "time" not in asked:
         return "without --time the job gets the cluster's usual time, perhaps an hour"
     if minutes(asked["time"]) == HOURS:
@@ -37,12 +42,24 @@ def why_not_asked(text: str, asked: dict[str, str]) -> str:
     return ""
 
 
-def why_one_output(asked: dict[str, str]) -> str:
-    """A hint if two jobs write into the same file, or ``""``."""
-    name = asked.get("output", "%j")
-    if any(mark in name for mark in ("%j", "%J", "%A")):
-        return ""
-    return f"the next job overwrites {name}: %j in a name is the job's number, %x its name"
+def why_one_output(run: Run, cluster: Cluster, asked: dict[str, str]) -> str:
+    """A hint if two jobs write into the same file, or ``""``; srun has such options, too."""
+    marks = ("%j", "%J", "%A", str(cluster.job))
+    for options in (asked, *(agent.step or {} for agent in run.agents)):
+        for name in (options[kind] for kind in ("output", "error") if kind in options):
+            if not any(mark in name for mark in marks):
+                hint = f"the next job overwrites {name}: "
+                return hint + "%j in a name is the job's number, %x its name"
+    return ""
+
+
+def why_unnoticed(run: Run) -> str:
+    """A hint if the file ends well although its agents have failed, or ``""``."""
+    if run.code is None:
+        return "when its agents fail, the file does not end"
+    hint = "each torchrun failed, and the file ended with 0, so for Slurm the job went well: "
+    hint += "|| true hides it, another command behind srun may, and so does a bare wait"
+    return "" if run.code else hint
 
 
 def questions(run: Run, cluster: Cluster, asked: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -57,7 +74,8 @@ def questions(run: Run, cluster: Cluster, asked: dict[str, str]) -> Iterator[tup
     launches = [agent.launch for agent in agents]
     yield f"{NODES} nodes × {GPUS} ranks are {NODES * GPUS}", _why_other_ranks(launches)
     first = next(iter(cluster.nodes))
-    yield f"all agents meet at the first node, {first}", _why_apart(agents, cluster)
+    hint = _why_apart(agents, cluster) or _why_mistaken(agents, cluster)
+    yield f"all agents meet at the first node, {first}", hint
     yield "the program and its flags are as before", _why_other_program(launches)
     yield f"each rank has a GPU and {CORES} cores", _why_too_few(agents, asked)
 
@@ -118,15 +136,33 @@ def _why_apart(agents: Sequence[Agent], cluster: Cluster) -> str:
     if launches[0].host not in (first, address):
         hint = f"the first node of this job is {first}, and of the next one another: have it "
         return hint + f"computed (got {launches[0].host})"
+    port = launches[0].port
+    if port is not None and not (port.isdecimal() and 0 < int(port) < 2**16):
+        return f"all must know the port: a number up to 65535, and 0 would be any one (got {port})"
     if len({launch.run for launch in launches}) > 1:
-        return "each agent has an --rdzv-id of its own, and waits under it alone: in single quotes "
-        "$RANDOM is drawn on each node"
+        hint = "each agent has an --rdzv-id of its own, and waits under it alone: in single quotes "
+        return hint + "$RANDOM is drawn on each node"
     if any(launch.is_static for launch in launches):
         numbers = [agent.launch.node for agent in agents]
         if sorted(numbers) != list(range(NODES)):
             return f"static nodes need numbers from 0 to {NODES - 1} (got {numbers})"
         if agents[numbers.index(0)].node != first:
             return "node 0 is the one whose address the others know"
+    return ""
+
+
+def _why_mistaken(agents: Sequence[Agent], cluster: Cluster) -> str:
+    """A hint if an agent is told something wrong about its own node, or ``""``."""
+    first = next(iter(cluster.nodes))
+    for node, launch, _ in agents:
+        if launch.local and launch.local not in (node, cluster.nodes[node]):
+            hint = f"--local-addr is an agent's own address, and {node} says {launch.local}: in "
+            return hint + "single quotes a $(…) is computed on each node, outside of them once"
+        if launch.hosts and node != first:
+            hint = f"is_host: all meet in the store of {first}, and that of {node} stays empty; "
+            return hint + "left out, torch finds out for itself"
+        if launch.hosts is False and node == first:
+            return f"is_host: if {first} opens no store, there is none to meet in"
     return ""
 
 
@@ -144,7 +180,8 @@ def _why_too_few(agents: Sequence[Agent], asked: dict[str, str]) -> str:
     each = number(asked.get("ntasks-per-node"))
     each = each or math.ceil((number(asked.get("ntasks")) or NODES) / NODES)
     gpus = _gpus(asked, each) or 0
-    cores = each * (number(asked.get("cpus-per-task")) or 1)
+    cores = number(asked.get("cpus-per-gpu"))
+    cores = gpus * cores if cores else each * (number(asked.get("cpus-per-task")) or 1)
     for agent in agents:
         step = agent.step or {}
         mine = _gpus(step, 1)
@@ -158,13 +195,28 @@ def _why_too_few(agents: Sequence[Agent], asked: dict[str, str]) -> str:
             return f"GPUs: srun refuses {mine} for a task if the job has asked for {most} a task"
         if gpus < GPUS:
             return f"GPUs: srun asks for {mine} a node, and the job has {gpus}"
-        share = number(step.get("cpus-per-task")) or number(asked.get("cpus-per-task")) or 1
-        if share < GPUS * CORES:
-            hint = f"cores: the agent's task has {share}, and its {GPUS} ranks share them; "
-            return hint + f"{CORES} a rank make {GPUS * CORES}"
-        if cores < share:
-            return f"cores: srun asks for {share} a node, and the job has {cores}"
+        if hint := _why_few_cores(step, asked, cores):
+            return f"cores: {hint}"
     return ""
+
+
+def _why_few_cores(step: dict[str, str], asked: dict[str, str], cores: int) -> str:
+    """A hint if a task with all GPUs of a node lacks cores, or ``""``; the job has ``cores``."""
+    wanted, per_task, per_gpu = GPUS * CORES, "cpus-per-task", "cpus-per-gpu"
+    if per_task in asked and per_gpu in asked:
+        return f"sbatch takes --{per_task} or --{per_gpu}, not both"
+    if cores < wanted:
+        return f"the job has {cores} a node, and {CORES} a rank make {wanted}"
+    share = number(step.get(per_task))
+    if share is None:
+        share = GPUS * (number(step.get(per_gpu) or asked.get(per_gpu)) or 0)
+    if not share:
+        hint = "since Slurm 22.05 srun does not take --cpus-per-task over from the job, and a task "
+        return hint + 'has one: tell it again, srun --cpus-per-task="$SLURM_CPUS_PER_TASK"'
+    if share < wanted:
+        hint = f"the agent's task has {share}, and its {GPUS} ranks share them; "
+        return hint + f"{CORES} a rank make {wanted}"
+    return f"srun asks for {share} a node, and the job has {cores}" if cores < share else ""
 
 
 def _gpus(options: dict[str, str], tasks: int) -> int | None:

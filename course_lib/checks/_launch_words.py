@@ -8,9 +8,11 @@ import contextlib
 import io
 import os
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
-_AS_MODULE = ("-m", "torch.distributed.run")
+_MODULE = "torch.distributed.run"
+_YES = ("1", "true", "t", "yes", "y")  # as torch reads settings
 _OF_ONE_NODE = ("node_rank", "master_addr", "master_port", "local_addr")  # have a field below
 
 
@@ -47,14 +49,37 @@ class Launch(NamedTuple):
         return self.endpoint.rpartition(":")[0] or self.endpoint
 
     @property
+    def port(self) -> str | None:
+        """The endpoint's port; None if it names none, and torch takes its usual one."""
+        return self.endpoint.rpartition(":")[2] if ":" in self.endpoint else None
+
+    @property
+    def hosts(self) -> bool | None:
+        """Whether its agent opens the store where all meet; None if torch finds that out."""
+        said = self.settings.get("is_host")
+        return None if said is None else said.lower() in _YES
+
+    @property
     def is_static(self) -> bool:
         """Whether every node is told its number."""
         return self.backend == "static"
 
 
-def own_words(words: Sequence[str]) -> list[str]:
-    """The words behind torchrun's name; ``python -m torch.distributed.run`` is one, too."""
-    return list(words[3:] if tuple(words[1:3]) == _AS_MODULE else words[1:])
+def own_words(words: Sequence[str]) -> list[str] | None:
+    """The words behind ``torchrun`` or ``python -m torch.distributed.run``; None behind others.
+
+    Either may have a path, and Python options of its own: ``/usr/bin/python3 -u -m …``.
+    """
+    name, rest = PurePath(words[0]).name if words else "", list(words[1:])
+    if name == "torchrun":
+        return rest
+    while name.startswith("python") and rest and rest[0].startswith("-"):
+        option = rest.pop(0)
+        if option in ("-X", "-W"):
+            del rest[:1]  # the option's value
+        elif option.endswith("m") and not option.startswith("--"):  # -m, or -um
+            return rest[1:] if rest[:1] == [_MODULE] else None
+    return None
 
 
 def form(words: Any) -> str:
@@ -66,7 +91,7 @@ def form(words: Any) -> str:
     for word in words:
         if not isinstance(word, str):
             return f"every word is a text, and {word!r:.40} is none: what is typed is typed"
-    if not words or (words[0] != "torchrun" and tuple(words[1:3]) != _AS_MODULE):
+    if own_words(words) is None:
         return f"it begins with torchrun (got {' '.join(words)[:60]!r})"
     return ""
 

@@ -6,7 +6,7 @@ to: node 0's address among the program's flags, a 0 that is no node's number.
 
 import shlex
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from course_lib.checks._launch_words import Launch
 
@@ -153,13 +153,18 @@ def _why_number(node: int, right: Launch, got: Launch) -> str:
 def _the_rest(right: Launch, got: Launch) -> tuple[str, str]:
     says = "all else is as on node 0"
     mine, others = dict(got.settings), dict(right.settings)
-    others.pop("is_host", None)  # torch finds out for itself who hosts, if nobody says so
-    if mine.pop("is_host", "0").lower() in ("1", "true", "t", "yes", "y"):
+    for settings in (mine, others):
+        settings.pop("is_host", None)  # torch finds out for itself who hosts, if nobody says so
+    if got.hosts:
         return says, "is_host: the others meet in node 0's store, and this node's would stay empty"
     if mine != others:
         return says, f"--rdzv-conf is another one (got {mine}, not {others})"
     for name, value in right.rest.items():
         if got.rest[name] != value:
             flag = "--" + name.replace("_", "-")
-            return says, f"{flag} is {value} there, and {got.rest[name]} here"
+            return says, f"{flag} is {_shown(value)} there, and {_shown(got.rest[name])} here"
     return "", ""
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value in (None, "") or value is False else f"{value}"

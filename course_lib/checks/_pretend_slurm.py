@@ -3,7 +3,8 @@
 This file is the program behind all of them: ``_batch_jobs`` puts them in front of the ``PATH``, and
 ``srun`` then starts a process a task that believes to be on its node. The rules of the real srun
 that matter here: what the ``#SBATCH`` lines say is its default, by way of the environment, and
-``--ntasks`` from there weighs more than an ``--ntasks-per-node`` of its own.
+``--ntasks`` from there weighs more than an ``--ntasks-per-node`` of its own. Not so the
+``--cpus-per-task``: srun takes its own, or ``SRUN_CPUS_PER_TASK``, and never the job's.
 """
 
 import json
@@ -32,6 +33,7 @@ SHORT = {
     "x": "exclude",
     "C": "constraint",
     "m": "distribution",
+    "a": "array",
 }
 _WITH_A_VALUE = {
     *SHORT.values(),
@@ -63,6 +65,8 @@ def options(words: list[str]) -> tuple[dict[str, str], list[str]]:
 def srun(words: list[str]) -> int:
     """Start the command once a task, one after the other, each on its node."""
     mine, command = options(words)
+    if cores := os.environ.get("SRUN_CPUS_PER_TASK"):
+        mine.setdefault("cpus-per-task", cores)
     names = os.environ["SLURM_JOB_NODELIST"].split(",")
     if "nodelist" in mine:
         names = [name for name in names if name in mine["nodelist"].split(",")]
@@ -104,25 +108,23 @@ def hostname(words: list[str]) -> int:
     return 0
 
 
-def torchrun(words: list[str]) -> int:
-    """Note that an agent is started, where, and with what."""
+def agent(words: list[str]) -> int:
+    """Note that an agent is started, where, and with what; it fails if it is to."""
     step = os.environ.get("PRETEND_STEP")
     note = {
         "node": os.environ["SLURMD_NODENAME"],
-        "words": ["torchrun", *words],
+        "words": words,
         "step": json.loads(step) if step else None,
     }
     folder = os.environ["PRETEND_NOTES"]
     handle, _ = tempfile.mkstemp(dir=folder, prefix=f"{len(os.listdir(folder)):03d}_")
     with os.fdopen(handle, "w") as file:
         json.dump(note, file)
-    return 0
+    return int(os.environ["PRETEND_CODE"])
 
 
 def python(words: list[str]) -> int:
-    """Note an agent that is started as a module; anything else Python does itself."""
-    if words[:2] == ["-m", "torch.distributed.run"]:
-        return torchrun(words[2:])
+    """Whatever is no agent Python does itself."""
     return subprocess.call([sys.executable, *words])
 
 
@@ -130,8 +132,11 @@ def main(name: str, words: list[str]) -> int:
     """Be the command ``name``."""
     if name == "module":
         return 0
-    known = {"srun": srun, "scontrol": scontrol, "hostname": hostname, "torchrun": torchrun}
-    return known.get(name, python)(words)
+    known = {"srun": srun, "scontrol": scontrol, "hostname": hostname}
+    if name in known:
+        return known[name](words)
+    is_agent = name == "torchrun" or "torch.distributed.run" in words
+    return agent([name, *words]) if is_agent else python(words)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def mended_job(ask: Ask, answer) -> None:
     with TemporaryDirectory(prefix="batch_job_") as folder:
         patience = _batch_jobs.PATIENCE  # of what may wait inside the rank
         given = answer, Path(folder), patience
-        ((text, runs),) = ask.run(_submitted, *given, nprocs=1, timeout=3 * patience)
+        ((text, runs, failed),) = ask.run(_submitted, *given, nprocs=1, timeout=4 * patience)
     hint = f"return the text of the file (got {text})"
     ask.that(runs is not None, "a text comes back", hint)
     first = text.partition("\n")[0]
@@ -91,29 +91,36 @@ def mended_job(ask: Ask, answer) -> None:
     hint = _job_faults.why_not_asked(text, asked)
     says = f"it asks for {_job_faults.NODES} nodes, for {_job_faults.HOURS} hours"
     ask.that(not hint, says, hint)
-    hint = _job_faults.why_one_output(asked)
+    hint = _job_faults.why_one_output(runs[0], _batch_jobs.CLUSTERS[0], asked)
     ask.that(not hint, "what it writes stays when the next job runs", hint)
     jobs = zip(_batch_jobs.CLUSTERS, runs, strict=True)
     for k, (cluster, run) in enumerate(jobs):
         for says, hint in _job_faults.questions(run, cluster, asked):
             if hint or not k:  # of the second job only what is wrong
                 ask.that(not hint, says, hint)
+    hint = _job_faults.why_unnoticed(failed)
+    ask.that(not hint, "if the agents fail, the job fails", hint)
     print(f"✓ the next job, on {', '.join(cluster.nodes)}: all this holds there, too")
 
 
-def _submitted(answer, folder: Path, patience: float) -> tuple[str, list[_batch_jobs.Run] | None]:
+def _submitted(
+    answer, folder: Path, patience: float
+) -> tuple[str, list[_batch_jobs.Run] | None, _batch_jobs.Run | None]:
+    """The text, what it did on each cluster, and what it did when its agents failed."""
     text = answer()
     if not isinstance(text, str):
-        return f"{text!r:.60}", None
+        return f"{text!r:.60}", None, None
     asked, runs = _batch_jobs.directives(text), []
     for cluster in _batch_jobs.CLUSTERS:
         place = folder / str(cluster.job)
         place.mkdir()
         runs.append(_batch_jobs.run(text, asked, cluster, place, patience))
         if runs[-1].code is None:  # once is enough to wait
-            runs.append(runs[-1])
-            break
-    return str(text), runs
+            return str(text), [*runs, runs[-1]][:2], runs[-1]
+    place = folder / "failing"
+    place.mkdir()
+    failed = _batch_jobs.run(text, asked, _batch_jobs.CLUSTERS[0], place, patience, code=1)
+    return str(text), runs, failed
 
 
 def _which(others: int) -> str:

@@ -92,7 +92,9 @@ def mended_job() -> str:
 
     Slurm is asked for 3 nodes, for 10 hours, and for what the ranks need. One agent is started on
     each node, with 4 ranks; a task of srun has as many GPUs and cores as its agent's ranks need.
-    All agents meet on the first node of the job. What two jobs write goes into different files.
+    (Since Slurm 22.05 srun does not take ``--cpus-per-task`` over from the job, and has to be told
+    again.) All agents meet on the first node of the job. What two jobs write goes into different
+    files. If the agents fail, the job fails.
     """
     # BEGIN SOLUTION
     mends = {
@@ -103,7 +105,8 @@ def mended_job() -> str:
         "set -euo pipefail\n#SBATCH --time=10:00:00": "set -euo pipefail",
         "--nnodes=4": '--nnodes="$SLURM_JOB_NUM_NODES"',
         "--rdzv-id=$RANDOM": '--rdzv-id="$SLURM_JOB_ID"',
-        "bash -c 'torchrun": "torchrun",  # without quotes, $(hostname) is computed once
+        # Without quotes, $(hostname) is computed once. And srun is told the cores again.
+        "bash -c 'torchrun": '--cpus-per-task="$SLURM_CPUS_PER_TASK" torchrun \\\n   ',
         "--epochs=90'": "--epochs=90",
     }
     text = JOB
@@ -120,7 +123,7 @@ check.mended_job(mended_job)
 # It asked for twelve tasks, and so it started twelve agents of four ranks each: 48 ranks on 12 GPUs. Each agent waited for four nodes, on its own machine and under a number it had drawn for itself: in single quotes nothing is computed before it is there. Without the quotes the file itself computes
 # `$(hostname)`, and the file runs once, on the first node of the job. The drawn number would do then, too; the job's number can be found again.
 #
-# Its time limit stood behind the first command, where Slurm does not read. And each count in the file is for a *task*. When the four tasks of a node become one, that one needs the GPUs and the cores of all four.
+# Its time limit stood behind the first command, where Slurm does not read. And each count in the file is for a *task*. When the four tasks of a node become one, that one needs the GPUs and the cores of all four. The GPUs `srun` takes over from the `#SBATCH` lines, the cores it does not, since Slurm 22.05: without `--cpus-per-task` of its own a task has one, and four ranks crowd on it. (Or the file exports `SRUN_CPUS_PER_TASK`; or it asks for `--cpus-per-gpu=6` in place of `--cpus-per-task`, which is taken over.)
 #
 # Such a file is what `write_slurm` writes, which adds two things: `--kill-on-bad-exit=1`, so that a lost agent ends the job rather than leaves the others waiting, and a port that is made from the job's number, so that two jobs may share a node.
 

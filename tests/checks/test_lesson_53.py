@@ -1,10 +1,13 @@
 """Exercises of lesson 53: wrong answers are told apart, right ones written differently pass."""
 
+import ast
 import os
 import re
 import shlex
+import sys
 import time
 import uuid
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,7 +15,7 @@ from torch.distributed.run import get_args_parser
 
 from course_lib import write_slurm
 from course_lib._loopback import loopback_store
-from course_lib.checks import _batch_jobs, _node_launches, _two_agents
+from course_lib.checks import _batch_jobs, _job_faults, _node_launches, _two_agents
 from course_lib.checks import lesson_53 as check
 from course_lib.checks._launch_words import read
 
@@ -173,6 +176,22 @@ def without_the_module_flag(node, command, address):
     return [word for word in right(node, command, address) if word != "-m"]
 
 
+def filters_nothing(node, command, address):
+    return put(right(node, command, address), "--local-ranks-filter=0")
+
+
+def runs_the_program(node, command, address):
+    return ["python", *cut(command)[1]]
+
+
+def a_module_of_that_name(node, command, address):
+    return ["python", "-m", "torchrun", *right(node, command, address)[1:]]
+
+
+def a_path_to_something_else(node, command, address):
+    return ["/opt/torchrun/bin/mpirun", *right(node, command, address)[1:]]
+
+
 def without_restarts(node, command, address):
     text = re.sub(r"--max_restarts 1 ", "", shlex.join(command))
     return right(node, shlex.split(text), address)
@@ -291,8 +310,14 @@ def takes_two(node, command):
         pytest.param(without_the_programs_flags, "--epochs=3 --seed=0 is lost", id="no flags"),
         pytest.param(without_the_program, "the program is not there", id="no program"),
         pytest.param(flags_before_the_program, "the program's behind it", id="flags before"),
-        pytest.param(without_the_module_flag, "--module is True there", id="no module"),
-        pytest.param(without_restarts, "--max-restarts is 1 there", id="no restarts"),
+        pytest.param(
+            without_the_module_flag, "--module is True there, and not given here", id="no module"
+        ),
+        pytest.param(filters_nothing, "is not given there, and 0 here", id="a filter"),
+        pytest.param(runs_the_program, "it begins with torchrun (got 'python", id="no torchrun"),
+        pytest.param(a_module_of_that_name, "it begins with torchrun", id="another module"),
+        pytest.param(a_path_to_something_else, "it begins with torchrun", id="another program"),
+        pytest.param(without_restarts, "--max-restarts is 1 there, and 0 here", id="no restarts"),
         pytest.param(node_0s_own_address, "where the others find this node", id="its address"),
         pytest.param(loopback_as_its_own, "127.0.0.1 is another node's", id="127.0.0.1"),
         pytest.param(alone, "meets nobody", id="standalone"),
@@ -356,20 +381,38 @@ def as_a_module(node, command, address):
     return ["python3", "-m", "torch.distributed.run", *right(node, command, address)[1:]]
 
 
+def by_its_path(node, command, address):
+    return ["/usr/local/bin/torchrun", *right(node, command, address)[1:]]
+
+
+def as_a_module_unbuffered(node, command, address):
+    python = [sys.executable, "-u", "-X", "dev", "-Wignore", "-Bm", "torch.distributed.run"]
+    return [*python, *right(node, command, address)[1:]]
+
+
 def without_settings_that_are_0(node, command, address):
     words = right(node, command, address)
     return [word.replace("is_host=0,", "") for word in words]
 
 
 @pytest.mark.parametrize(
-    "answer", [right, what_has_to_differ, all_anew, as_a_module, without_settings_that_are_0]
+    "answer",
+    [
+        right,
+        what_has_to_differ,
+        all_anew,
+        by_its_path,
+        as_a_module,
+        as_a_module_unbuffered,
+        without_settings_that_are_0,
+    ],
 )
 def test_launch_of_accepts(accepts, no_agents, answer):
     accepts(check.launch_of, answer)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("answer", [right, as_a_module])
+@pytest.mark.parametrize("answer", [right, as_a_module_unbuffered])
 def test_launch_of_really_launches(verdict, answer):
     said = verdict(check.launch_of, answer)
     assert "✓ node, local rank and rank: 0 0 0, 0 1 1, 1 0 2, 1 1 3\n" in said
@@ -435,8 +478,9 @@ GOOD = r"""#!/bin/bash
 #SBATCH --time=10:00:00
 set -euo pipefail
 
-srun torchrun --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node=4 --rdzv-backend=c10d \
-    --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$(hostname)":29500 train.py --epochs=90
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" torchrun --nnodes="$SLURM_JOB_NUM_NODES" \
+    --nproc-per-node=4 --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" \
+    --rdzv-endpoint="$(hostname)":29500 train.py --epochs=90
 """
 
 
@@ -449,9 +493,11 @@ def but(*changes, of=GOOD):
 
 
 START = GOOD[GOOD.index("srun") :]
-IN_QUOTES = START.replace("srun ", "srun bash -c '").rstrip().replace('"', "") + "'\n"
-STATIC = "srun bash -c 'torchrun --nnodes=3 --nproc-per-node=4 --node-rank=$SLURM_NODEID "
+SRUN = START[: START.index("torchrun")]
+IN_QUOTES = START.replace("torchrun", "bash -c 'torchrun").rstrip().replace('"', "") + "'\n"
+STATIC = SRUN + "bash -c 'torchrun --nnodes=3 --nproc-per-node=4 --node-rank=$SLURM_NODEID "
 STATIC += "--master-addr='$(hostname)' --master-port=29500 train.py --epochs=90'\n"
+PER_GPU = (("cpus-per-task=24", "cpus-per-gpu=6"), (SRUN, "srun "))
 
 
 @pytest.mark.parametrize(
@@ -464,20 +510,42 @@ STATIC += "--master-addr='$(hostname)' --master-port=29500 train.py --epochs=90'
         pytest.param(but(("10:00:00", "01:00:00")), "10 hours are", id="an hour"),
         pytest.param(but(("#SBATCH --time", "# SBATCH --time")), "no further", id="# SBATCH"),
         pytest.param(but(("--nodes=3", "--nodes=4")), "--nodes=3 (got 4)", id="nodes"),
+        pytest.param(but(("--nodes=3", "--nodes=1-3")), "when it has 1", id="1 to 3 nodes"),
+        pytest.param(but(("--nodes=3", "--nodes=3-4")), "--nodes=3 (got 3-4)", id="3 to 4 nodes"),
+        pytest.param(but(("--nodes=3", "--nodes=3 --array=0-2")), "--array=0-2 makes", id="array"),
+        pytest.param(but(("--nodes=3", "-N3 -a 0-2")), "--array=0-2 makes", id="-a"),
         pytest.param(but(("#SBATCH --nodes=3\n", "")), "--nodes=3 (got None)", id="no nodes"),
         pytest.param(but(("%x-%j.out", "train.out")), "overwrites train.out", id="output"),
         pytest.param(but(("%x-%j", "%x")), "overwrites %x.out", id="by name"),
+        pytest.param(
+            but(("--output=%x", "--error=train.err\n#SBATCH --output=%x")),
+            "overwrites train.err",
+            id="errors",
+        ),
+        pytest.param(but(("srun ", "srun -e train.err ")), "overwrites train.err", id="srun's"),
         pytest.param(but(("-per-node=1", "-per-node=4")), "4 times a node here", id="tasks"),
         pytest.param(
             but(("-per-node=1", "-per-node=4"), ("srun ", "srun --ntasks-per-node=1 ")),
             "4 times a node here",
             id="srun's own ntasks-per-node",
         ),
-        pytest.param(but(("srun ", "")), "runs on the first node only", id="no srun"),
+        pytest.param(but((SRUN, "")), "runs on the first node only", id="no srun"),
         pytest.param(but(("srun ", "srun -N1 -n1 ")), "no agent on gpu-11, gpu-12", id="one"),
         pytest.param(but(("srun ", "srun --nodes 2 --ntasks 2 ")), "agent on gpu-12", id="two"),
         pytest.param(but(("torchrun", "python")), "before all were started", id="python"),
+        pytest.param(
+            but(("torchrun", "python torch.distributed.run")),
+            "it begins with torchrun (got 'python torch",
+            id="without -m",
+        ),
         pytest.param(but(("torchrun", "torchrum")), "torchrum", id="misspelt"),
+        pytest.param(but(("=90", "=90 || true")), "|| true hides it", id="|| true"),
+        pytest.param(
+            but(("set -euo", "set -uo"), ("=90", "=90\necho done")),
+            "another command behind srun may",
+            id="echo",
+        ),
+        pytest.param(but(("=90", "=90 &\nwait")), "the job fails\n  hint: each", id="wait"),
         pytest.param(but(("$SLURM_JOB_ID", "$JOB")), "JOB: unbound variable", id="unbound"),
         pytest.param(but(("--nproc-per", "--nprocs-per")), "unrecognized arguments", id="flag"),
         pytest.param(but(('"$SLURM_JOB_NUM_NODES"', "4")), "they wait for 4 nodes", id="4"),
@@ -496,6 +564,30 @@ STATIC += "--master-addr='$(hostname)' --master-port=29500 train.py --epochs=90'
             "an --rdzv-id of its own",
             id="random",
         ),
+        pytest.param(but((":29500", ":0")), "0 would be any one (got 0)", id="port 0"),
+        pytest.param(but((":29500", ":65536")), "up to 65535", id="port 65536"),
+        pytest.param(but((":29500", ":port")), "(got port)", id="a word as port"),
+        pytest.param(but((":29500", ":")), "(got )", id="an empty port"),
+        pytest.param(
+            but(("--nnodes", "--local-addr=$(hostname) --nnodes")),
+            "and gpu-11 says gpu-07",
+            id="node 0's address",
+        ),
+        pytest.param(
+            but(("--nnodes", "--local-addr=localhost --nnodes")),
+            "and gpu-07 says localhost",
+            id="localhost as its own",
+        ),
+        pytest.param(
+            but(("--nnodes", "--rdzv-conf=is_host=1 --nnodes")),
+            "and that of gpu-11 stays empty",
+            id="all host",
+        ),
+        pytest.param(
+            but(("--nnodes", "--rdzv-conf=is_host=0 --nnodes")),
+            "if gpu-07 opens no store",
+            id="none hosts",
+        ),
         pytest.param(but(("--rdzv-backend=c10d", "")), "numbers from 0 to 2", id="static"),
         pytest.param(but((START, STATIC), ("NODEID", "JOB_NUM_NODES")), "got [3, 3, 3]", id="n"),
         pytest.param(
@@ -510,11 +602,35 @@ STATIC += "--master-addr='$(hostname)' --master-port=29500 train.py --epochs=90'
         pytest.param(but(("#SBATCH --gpus-per-task=4\n", "")), "task has 0, and", id="no GPUs"),
         pytest.param(but(("gpus-per-task=4", "gpus=4")), "task has 1, and", id="4 GPUs in all"),
         pytest.param(but(("cpus-per-task=24", "cpus-per-task=6")), "6 a rank make 24", id="6"),
-        pytest.param(but(("#SBATCH --cpus-per-task=24\n", "")), "task has 1,", id="no cores"),
         pytest.param(
-            but(("cpus-per-task=24", "cpus-per-task=6"), ("srun ", "srun -c 24 ")),
-            "srun asks for 24 a node, and the job has 6",
+            but(("#SBATCH --cpus-per-task=24\n", ""), (SRUN, "srun ")),
+            "the job has 1 a node",
+            id="no cores",
+        ),
+        pytest.param(
+            but(("cpus-per-task=24", "cpus-per-task=6"), (SRUN, "srun -c 24 ")),
+            "the job has 6 a node",
+            id="only srun wants cores",
+        ),
+        pytest.param(
+            but((SRUN, "srun -c 48 ")),
+            "srun asks for 48 a node, and the job has 24",
             id="srun wants more cores",
+        ),
+        pytest.param(
+            but((SRUN, "srun ")), 'tell it again, srun --cpus-per-task="$SLURM', id="not again"
+        ),
+        pytest.param(
+            but((SRUN, "SRUN_CPUS_PER_TASK=6 srun ")), "the agent's task has 6", id="6 again"
+        ),
+        pytest.param(
+            but(("cpus-per-task=24", "cpus-per-gpu=5"), PER_GPU[1]), "has 20 a node", id="5 a GPU"
+        ),
+        pytest.param(
+            but(PER_GPU[0], (SRUN, "srun --cpus-per-gpu=5 ")), "task has 20", id="srun: 5 a GPU"
+        ),
+        pytest.param(
+            but(("cpus-per-task=24", "cpus-per-task=24 --cpus-per-gpu=6")), "not both", id="both"
         ),
         pytest.param(
             but(("gpus-per-task=4", "gpus-per-node=1"), ("srun ", "srun --gpus-per-task=4 ")),
@@ -542,6 +658,40 @@ def test_mended_job_rejects(rejects, answer, says):
     rejects(check.mended_job, answer, says)
 
 
+@pytest.mark.parametrize(
+    ("answer", "end"),
+    [
+        (but(of=FAULTY), "a comment like others, and the job gets the cluster's usual time"),
+        (
+            but((START, IN_QUOTES), ("$(hostname)", "'$(hostname)'"), ("$SLURM_JOB_ID", "$RANDOM")),
+            "and waits under it alone: in single quotes $RANDOM is drawn on each node",
+        ),
+    ],
+)
+def test_a_hint_in_two_pieces_comes_whole(verdict, answer, end):
+    assert verdict(check.mended_job, answer).rstrip().endswith(end)
+
+
+def test_no_hint_is_cut_off():
+    """Without brackets a second line of a text is a statement of its own, and says nothing."""
+    for file in Path(_job_faults.__file__).parent.glob("*.py"):
+        tree = ast.parse(file.read_text())
+        documented = ast.Module | ast.ClassDef | ast.FunctionDef
+        known = [node.body[0] for node in ast.walk(tree) if isinstance(node, documented)]
+        alone = [node for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+        texts = [node for node in alone if isinstance(node.value, ast.Constant | ast.JoinedStr)]
+        odd = [f"{file.name}:{node.lineno}" for node in texts if node not in known]
+        assert not odd
+
+
+@pytest.mark.faults
+def test_a_file_that_ends_only_if_all_is_well(rejects, monkeypatch):
+    monkeypatch.setattr(_batch_jobs, "PATIENCE", 4)
+    tries = GOOD.replace("srun", "until srun").rstrip() + "; do sleep 60; done\n"
+
+    rejects(check.mended_job, lambda: tries, "when its agents fail, the file does not end")
+
+
 @pytest.mark.faults
 def test_a_file_that_does_not_end_leaves_nothing(rejects, monkeypatch):
     monkeypatch.setattr(_batch_jobs, "PATIENCE", 4)
@@ -549,17 +699,22 @@ def test_a_file_that_does_not_end_leaves_nothing(rejects, monkeypatch):
     waits = GOOD.replace("srun", f"sleep {seconds} & sleep {seconds}\nsrun")
 
     rejects(check.mended_job, lambda: waits, "it does not end")
+    waits = GOOD.replace("srun", f'[ "$SLURM_JOB_ID" = 4711 ] || sleep {seconds}\nsrun')
+    rejects(check.mended_job, lambda: waits, "it does not end")
     assert not [p for p in psutil.process_iter(["cmdline"]) if seconds in (p.info["cmdline"] or [])]
 
 
 IN_FRONT = 'set -euo pipefail\nhead=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'
 LOOP = r"""rank=0
 for node in $(scontrol show hostnames); do
-    srun -N 1 -n 1 -w "$node" torchrun --nnodes 3 --nproc_per_node gpu --node_rank "$rank" \
+    srun -N 1 -n 1 -c 24 -w "$node" torchrun --nnodes 3 --nproc_per_node gpu --node_rank "$rank" \
         --master_addr "$SLURM_LAUNCH_NODE_IPADDR" --master_port 29500 train.py --epochs 90 &
+    started[rank]=$!
     rank=$((rank + 1))
 done
-wait
+for one in "${started[@]}"; do
+    wait "$one"
+done
 """
 ASKS_THE_FIRST = IN_FRONT + 'head=$(srun --nodes=1 --ntasks=1 -w "$head" hostname --ip-address)\n'
 
@@ -584,6 +739,35 @@ ASKS_THE_FIRST = IN_FRONT + 'head=$(srun --nodes=1 --ntasks=1 -w "$head" hostnam
         pytest.param(but(('"$(hostname)"', "$HOSTNAME")), id="HOSTNAME"),
         pytest.param(but(('"$SLURM_JOB_ID"', "$RANDOM")), id="drawn once"),
         pytest.param(but(("torchrun", "python -m torch.distributed.run")), id="a module"),
+        pytest.param(but(("torchrun", "python -u -m torch.distributed.run")), id="unbuffered"),
+        pytest.param(
+            but(("#SBATCH --gpus", "  # for each agent\n\t#SBATCH --nodes=9\n#SBATCH --gpus")),
+            id="an indented comment",
+        ),
+        pytest.param(but((":29500", "")), id="the usual port"),
+        pytest.param(but(("--nodes=3", "--nodes=3-3")), id="3 to 3 nodes"),
+        pytest.param(but(*PER_GPU), id="cores a GPU"),
+        pytest.param(
+            but(PER_GPU[0], ("gpus-per-task=4", "gpus=12"), (SRUN, "srun ")), id="cores of 12 GPUs"
+        ),
+        pytest.param(
+            but((SRUN, 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"\nsrun ')),
+            id="SRUN_CPUS_PER_TASK",
+        ),
+        pytest.param(
+            but(("--output=%x", "--error=%x-%j.err\n#SBATCH --output=%x")), id="two outputs"
+        ),
+        pytest.param(but(("srun ", 'srun -o "out.$SLURM_JOB_ID" ')), id="srun's output"),
+        pytest.param(but(("=90", "=90 &\nwait $!")), id="waits for what it started"),
+        pytest.param(
+            but(
+                (START, IN_QUOTES),
+                ("$(hostname)", "'$(hostname)'"),
+                ("--nnodes", "--local-addr=$(hostname -i) --nnodes"),
+                ("--rdzv-id", "--rdzv-conf=is_host=$((SLURM_NODEID == 0)) --rdzv-id"),
+            ),
+            id="its own address",
+        ),
         pytest.param(
             but(("set -euo", "module load cuda\nsource .venv/bin/activate\nset -euo")), id="module"
         ),
@@ -603,7 +787,7 @@ ASKS_THE_FIRST = IN_FRONT + 'head=$(srun --nodes=1 --ntasks=1 -w "$head" hostnam
                 ("--ntasks-per-node=1", "--ntasks-per-node=4"),
                 ("--gpus-per-task=4", "--gpus-per-node=4"),
                 ("--cpus-per-task=24", "--cpus-per-task=6"),
-                ("srun ", "srun --ntasks=3 --ntasks-per-node=1 --cpus-per-task=24 -K "),
+                (SRUN, "srun --ntasks=3 --ntasks-per-node=1 -K -c $((4 * 6)) "),
             ),
             id="srun's own options",
         ),
