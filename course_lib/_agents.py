@@ -21,7 +21,7 @@ import psutil
 
 from course_lib._agent import MARK, REPORT, end_marked
 from course_lib._places import place
-from course_lib._rank_logs import HOLD, RankLog
+from course_lib._rank_logs import RankLog
 from course_lib._supervisor import STARTING, interrupts_held
 from course_lib.errors import Event, RankError, root_cause
 
@@ -127,11 +127,11 @@ class Agents:
                 return f"not done after {self._deadline:g} s (deadline)"
         return None
 
-    def _show(self, last: bool = False, well: bool = False, hold: float = HOLD) -> bool:
+    def _show(self, last: bool = False, well: bool = False, hold: float | None = None) -> bool:
         """Print what the ranks have written since; say whether they have.
 
         Args:
-            hold: Seconds for which tracebacks are held back.
+            hold: Seconds for which tracebacks are held back; None: as usual.
             last: What is held back, and lines that have no end yet, too; but not the tracebacks
                 that the error is about.
             well: All have ended well: no traceback is an error's.

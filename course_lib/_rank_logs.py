@@ -42,11 +42,11 @@ class RankLog:
         self._held: list[str] = []
         self._held_since = 0.0
 
-    def new_lines(self, hold: float = HOLD) -> tuple[list[str], bool]:
+    def new_lines(self, hold: float | None = None) -> tuple[list[str], bool]:
         """Whole lines written since the last call, and whether anything at all was written.
 
         Args:
-            hold: Seconds for which a traceback is held back.
+            hold: Seconds for which a traceback is held back; None: ``HOLD``.
         """
         lines, some = self._out.read()
         errors, more = self._err.read()
@@ -56,7 +56,7 @@ class RankLog:
                 self._held.append(line)
             else:
                 lines.append(line)
-        if self._held and time.monotonic() - self._held_since > hold:
+        if self._held and time.monotonic() - self._held_since > (HOLD if hold is None else hold):
             lines += self.released()
         return [_as_on_a_terminal(line) for line in lines], some or more
 

@@ -92,16 +92,25 @@ def torchrun(
         options = [*shown[1:], *(meeting if nnodes == 1 else []), f"--rdzv-id={run}"]
         agents = Agents(Path(folder), timeout, deadline)
         for node in range(nnodes):
-            here, host = (ADDRESSES[node], int(node == 0)) if cable else ("127.0.0.1", 0)
-            own = [f"--rdzv-conf=is_host={host}", f"--local-addr={here}"]
+            own, network, within = _where(cable, node)
             environ = _environment(node, nprocs, nnodes, max_restarts, device, threads, debug)
-            if cable:
-                environ |= {"GLOO_SOCKET_IFNAME": INTERFACE, "NCCL_SOCKET_IFNAME": INTERFACE}
-                environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else: no name for the address
-            within = cable.within(node) if cable else []
-            agents.add([*options, *own, str(program), *words], environ, within)
+            agents.add([*options, *own, str(program), *words], environ | network, within)
         agents.run()
         return _collect(results, nprocs * nnodes) if written else None
+
+
+def _where(cable: Cable | None, node: int) -> tuple[list[str], dict[str, str], list[str]]:
+    """An agent's own options, its environment, and the words that bring it to its node."""
+    if cable is None:
+        return ["--rdzv-conf=is_host=0", "--local-addr=127.0.0.1"], SOCKETS_ON_LOOPBACK, []
+    options = [f"--rdzv-conf=is_host={int(node == 0)}", f"--local-addr={ADDRESSES[node]}"]
+    environ = {
+        "GLOO_SOCKET_IFNAME": INTERFACE,
+        "NCCL_SOCKET_IFNAME": INTERFACE,
+        # Else torch warns on each node that the addresses there have no names.
+        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
+    }
+    return options, environ, cable.within(node)
 
 
 def _environment(
@@ -113,7 +122,7 @@ def _environment(
     threads: int | None,
     debug: bool,
 ) -> dict[str, str]:
-    environ = os.environ | SOCKETS_ON_LOOPBACK | {"COURSE_DEVICE": device}
+    environ = os.environ | {"COURSE_DEVICE": device}
     environ["PYTHONFAULTHANDLER"] = "1"  # a rank that is aborted writes where it stood
     if threads is None and nnodes > 1:  # a node does not know of its neighbours on this machine
         threads = max(1, cores() // (nprocs * nnodes))
